@@ -1,0 +1,168 @@
+"""A conversation -> a stream of deltas: how far the work is, text as it comes, and at the end the whole answer with its statistics."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Self, TypeAlias
+
+from pipeline.artifacts import verify
+from pipeline.config import EngineConfig, GenerationConfig, MediaLimits
+from pipeline.engine.model_runner import load
+from pipeline.engine.request import Event, Failed, Progress, Request, Tokens
+from pipeline.engine.stateful import StatefulEngine
+from pipeline.errors import PipelineError
+from pipeline.message import Message
+from pipeline.processor import Options, Plan, Processor
+from pipeline.stream import TextStream
+
+logger = logging.getLogger("pipeline")
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far the work before the next words is: `done` of `total` requests ahead, slices, or prompt tokens."""
+
+    stage: Literal["queued", "vision", "prefill"]
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class TextDelta:
+    """Further words of the answer, whole characters."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The whole answer. Times in seconds from the request on; `decode_tps` is tokens a second after the first."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    finish_reason: Literal["stop", "length", "cancelled"]
+    prompt_tokens: int
+    image_tokens: int
+    cached_tokens: int
+    encoded_slices: int
+    dropped_turns: int
+    vision_s: float
+    ttft_s: float | None
+    decode_tps: float | None
+
+
+Delta: TypeAlias = Status | TextDelta | Answer
+
+
+class Assistant:
+    """The conductor: loads a model folder once and answers conversations from it, for as many callers at once as care to wait.
+
+    Use it as a context manager, or call `close`.
+
+    Raises:
+        ArtifactError: the folder is not a complete, undamaged model folder.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        engine: EngineConfig | None = None,
+        limits: MediaLimits | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        engine = engine or EngineConfig()
+        verify(folder)
+        self.processor = Processor(folder, limits)
+        config, terminators = self.processor.config, self.processor.tokenizer.terminators
+        runner, self._vision = load(folder, config, engine)
+        self._engine = StatefulEngine(runner, self._vision, config, engine, terminators, clock)
+        self._clock = clock
+        # At least one token of the context is left for the answer.
+        self.max_prompt_tokens = min(engine.max_prompt_tokens, config.text.max_position_embeddings - 1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Cancel what is under way and let the model go."""
+        self._engine.close()
+
+    async def stream(
+        self, messages: Sequence[Message], generation: GenerationConfig | None = None, options: Options | None = None
+    ) -> AsyncGenerator[Delta, None]:
+        """Answer the last message. Closing the generator cancels the request.
+
+        Raises:
+            InputError: before any work of the model, when the conversation cannot be answered as it stands.
+            Overloaded: too many requests are waiting.
+            EngineDead: the model failed.
+        """
+        generation = generation or GenerationConfig()
+        started = self._clock()
+        # Decoding files takes seconds at worst and must not hold up other people's streams.
+        plan, request = await asyncio.to_thread(self._prepare, messages, generation, options)
+        loop = asyncio.get_running_loop()
+        events: asyncio.Queue[Event] = asyncio.Queue()
+
+        def publish(event: Event) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(events.put_nowait, event)
+
+        ticket = self._engine.submit(request, publish)
+        text = TextStream(self.processor.tokenizer.token_bytes, generation.stop)
+        try:
+            while True:
+                match await events.get():
+                    case Progress(stage, done, total):
+                        yield Status(stage, done, total)
+                    case Tokens(token_ids):
+                        if words := text.push(token_ids):
+                            yield TextDelta(words)
+                        if text.stopped:
+                            ticket.cancel()
+                    case Failed(error):
+                        raise error
+                    case finished:
+                        break
+        finally:
+            ticket.cancel()
+        if rest := text.finish():
+            yield TextDelta(rest)
+        first, count = finished.first_token_at, len(finished.token_ids)
+        answer = Answer(
+            text=text.text.strip(),
+            token_ids=finished.token_ids,
+            finish_reason="stop" if text.stopped else finished.reason,
+            prompt_tokens=len(plan.prompt.input_ids),
+            image_tokens=plan.prompt.image_tokens,
+            cached_tokens=finished.cached_tokens,
+            encoded_slices=finished.encoded_slices,
+            dropped_turns=plan.dropped_turns,
+            vision_s=finished.vision_s,
+            ttft_s=None if first is None else first - started,
+            decode_tps=None if first is None or count < 2 else (count - 1) / max(finished.ended_at - first, 1e-9),
+        )
+        # Counts and times only: what people wrote or showed is never logged.
+        logger.info(
+            "answered: finish_reason=%s prompt_tokens=%d cached_tokens=%d encoded_slices=%d tokens=%d ttft_s=%.2f",
+            answer.finish_reason, answer.prompt_tokens, answer.cached_tokens, answer.encoded_slices, count, answer.ttft_s or 0.0,
+        )  # fmt: skip
+        yield answer
+
+    async def answer(self, messages: Sequence[Message], generation: GenerationConfig | None = None, options: Options | None = None) -> Answer:
+        """The whole answer at once; the arguments and errors of `stream`."""
+        async for delta in self.stream(messages, generation, options):
+            last = delta
+        if not isinstance(last, Answer):
+            raise PipelineError("The stream ended without an answer.")
+        return last
+
+    def _prepare(self, messages: Sequence[Message], generation: GenerationConfig, options: Options | None) -> tuple[Plan, Request]:
+        plan = self.processor.plan(messages, options, self.max_prompt_tokens)
+        return plan, Request(plan.prompt, tuple(self.processor.slices(plan)), generation)

@@ -1,0 +1,74 @@
+"""A `Request` of token ids and slices flows into an engine; `Progress`, `Tokens`, and last one `Finished` or `Failed`, flow out."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from pipeline.config import GenerationConfig
+from pipeline.errors import EngineDead
+from pipeline.message import Prompt
+from pipeline.preprocess import Slice
+
+FinishReason: TypeAlias = Literal["stop", "length", "cancelled"]
+Stage: TypeAlias = Literal["queued", "vision", "prefill"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """One answer to make. `slices[i]` belongs at `prompt.image_bound[i]`."""
+
+    prompt: Prompt
+    slices: tuple[Slice, ...]
+    generation: GenerationConfig
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a stage is: requests ahead, slices encoded, prompt tokens computed."""
+
+    stage: Stage
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Further ids of the answer; terminators are not among them."""
+
+    token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How the answer ended, and the books of the request. Times in seconds by the engine's clock, None for what was not reached."""
+
+    reason: FinishReason
+    token_ids: tuple[int, ...]
+    cached_tokens: int
+    encoded_slices: int
+    vision_s: float
+    first_token_at: float | None
+    ended_at: float
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The request was lost through a fault of the engine."""
+
+    error: EngineDead
+
+
+Event: TypeAlias = Progress | Tokens | Finished | Failed
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """A request handed in. Events are published from the engine's thread; `cancel` may be called from any, any number of times."""
+
+    request: Request
+    publish: Callable[[Event], None]
+    cancelled: threading.Event
+
+    def cancel(self) -> None:
+        self.cancelled.set()

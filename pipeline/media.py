@@ -1,0 +1,164 @@
+"""Untrusted picture or video files -> upright RGB images (height, width, 3) 8 bit, and the presentation time of each video frame in seconds."""
+
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from pipeline.config import MediaLimits
+from pipeline.errors import ImageError, InputError, VideoError
+from pipeline.message import Image, Video
+
+# Formats by content, not by name: what else Pillow would open either starts another program (EPS) or is no photograph.
+IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+# Containers that hold their own data. FFmpeg would also open playlists, which name other files and addresses.
+VIDEO_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,flv,ogg,gif"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One RGB image; `time` is where it stands in its video, in seconds, and None for a still picture."""
+
+    image: PIL.Image.Image
+    time: float | None = None
+
+
+def load_image(image: Image, limits: MediaLimits, name: str = "The picture") -> Picture:
+    """Decode a still picture, the first frame of an animated one. `name` is what the sentence of an error calls it.
+
+    Raises:
+        ImageError: unreadable, of an unsupported format, or over a limit; limits are checked before any pixel is decoded.
+    """
+    if isinstance(image.source, PIL.Image.Image):
+        return Picture(_upright_rgb(image.source))
+    _check_size(image.source, limits, ImageError, name)
+    try:
+        # Pillow only warns of a picture that would take very much memory; our own limit is the one that counts.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
+            with PIL.Image.open(_readable(image.source), formats=IMAGE_FORMATS) as opened:
+                width, height = opened.size
+                if width * height > limits.max_image_pixels:
+                    raise ImageError(f"{name} has {width} x {height} pixels; the limit is {limits.max_image_pixels:,} pixels in all.")
+                return Picture(_upright_rgb(opened))
+    except PIL.UnidentifiedImageError as cause:
+        raise ImageError(f"{name} is not a picture in a known format ({', '.join(IMAGE_FORMATS)}).") from cause
+    except PIL.Image.DecompressionBombError as cause:
+        raise ImageError(f"{name} has too many pixels; the limit is {limits.max_image_pixels:,} in all.") from cause
+    except (OSError, ValueError, SyntaxError, EOFError) as cause:  # what Pillow's decoders raise on damaged files
+        raise ImageError(f"{name} cannot be read: the file is damaged or cut short.") from cause
+
+
+def load_video(video: Video, limits: MediaLimits, name: str = "The video") -> list[Picture]:
+    """Sample a video by presentation time: what is on screen at 0 s, 1 s, 2 s, ..., evenly thinned to `max_frames`.
+
+    Raises:
+        VideoError: unreadable, without pictures, of an unsupported format, or over a limit.
+    """
+    _check_size(video.source, limits, VideoError, name)
+    try:
+        with _opened(video.source, name) as container:
+            stream = container.streams.video[0]
+            if stream.width * stream.height > limits.max_video_pixels:
+                raise VideoError(f"{name} has {stream.width} x {stream.height} pixels a frame; the limit is {limits.max_video_pixels:,} in all.")
+            seconds = _last_time(container, stream)
+            if seconds > limits.max_video_seconds:
+                raise VideoError(f"{name} is {seconds:.0f} s long; the limit is {limits.max_video_seconds:.0f} s.")
+        with _opened(video.source, name) as container:
+            pictures = list(_on_screen(container, sample_times(seconds, limits)))
+    except av.FFmpegError as cause:
+        raise VideoError(f"{name} cannot be read: the file is damaged or in an unsupported format.") from cause
+    if not pictures:
+        raise VideoError(f"{name} has no frames that can be read.")
+    return pictures
+
+
+def sample_times(seconds: float, limits: MediaLimits) -> list[float]:
+    """When to look at a video whose last frame appears at `seconds`: at the given rate, and of too many moments the middle of each equal share."""
+    count = int((seconds + _TICK) * limits.frames_per_second) + 1
+    share = max(count / limits.max_frames, 1.0)
+    return [int(index * share + share / 2) / limits.frames_per_second for index in range(min(count, limits.max_frames))]
+
+
+# Presentation times are rounded to the container's clock; a frame this much late still counts as on time.
+_TICK = 0.002
+
+
+def _last_time(container: InputContainer, stream: VideoStream) -> float:
+    """Seconds from the first frame's presentation to the last one's, from the packets alone: nothing is decoded and no header is believed."""
+    stamps = [
+        stamp for packet in container.demux(stream) if packet.size and (stamp := packet.pts if packet.pts is not None else packet.dts) is not None
+    ]
+    return float((max(stamps) - min(stamps)) * stream.time_base) if stamps and stream.time_base else 0.0
+
+
+def _on_screen(container: InputContainer, times: list[float]) -> Iterator[Picture]:
+    """The frame on screen at each of the ascending `times`, with the time at which it appeared."""
+    stream = container.streams.video[0]
+    stream.thread_type = "AUTO"
+    waiting = iter(times)
+    wanted = next(waiting, None)
+    start: float | None = None
+    shown: tuple[VideoFrame, float] | None = None
+    for index, frame in enumerate(container.decode(stream)):
+        time = frame.time if frame.time is not None else index / float(stream.average_rate or 25)
+        start = time if start is None else start
+        while wanted is not None and shown is not None and time - start > wanted + _TICK:
+            yield _picture(*shown)
+            wanted = next(waiting, None)
+        if wanted is None:
+            return
+        shown = frame, time - start
+    if wanted is not None and shown is not None:
+        yield _picture(*shown)
+
+
+def _picture(frame: VideoFrame, time: float) -> Picture:
+    image = PIL.Image.fromarray(frame.to_ndarray(format="rgb24"))
+    # The display matrix turns counter-clockwise, as Pillow does; phones film upright videos lying down.
+    return Picture(image.rotate(frame.rotation, expand=True) if frame.rotation else image, round(time, 3))
+
+
+@contextmanager
+def _opened(source: Path | str | bytes, name: str) -> Iterator[InputContainer]:
+    options = {"protocol_whitelist": "file", "format_whitelist": VIDEO_FORMATS}
+    with av.open(_readable(source), options=options, metadata_errors="ignore") as container:
+        if not isinstance(container, InputContainer) or not container.streams.video:
+            raise VideoError(f"{name} has no picture track.")
+        yield container
+
+
+def _readable(source: Path | str | bytes) -> str | io.BytesIO:
+    return io.BytesIO(source) if isinstance(source, bytes) else str(source)
+
+
+def _check_size(source: Path | str | bytes, limits: MediaLimits, error: type[InputError], name: str) -> None:
+    try:
+        size = len(source) if isinstance(source, bytes) else Path(source).stat().st_size
+    except OSError as cause:
+        raise error(f"{name} is missing: its file is not there any more; add it again.") from cause
+    if size > limits.max_file_bytes:
+        raise error(f"{name} has {size:,} bytes; the limit is {limits.max_file_bytes:,}.")
+    if size == 0:
+        raise error(f"{name} is empty: it has 0 bytes.")
+
+
+def _upright_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
+    """Turn as the camera was held, reduce 16 bits to 8, lay what is transparent on white, and drop the rest of what a file can hold."""
+    image = PIL.ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16"):
+        image = PIL.Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = PIL.Image.alpha_composite(PIL.Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")

@@ -1,0 +1,56 @@
+"""What tests of several rooms share: the golden data, and the golden tiny model converted once a session."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import ModelConfig, SliceConfig, TextConfig, VisionConfig
+from pipeline.message import Image, Message, Placeholder, build_prompt
+from pipeline.tokenizer import Tokenizer
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    return Path(__file__).parent / "golden"
+
+
+@pytest.fixture(scope="session")
+def fp32_folder(golden: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _converted(golden, tmp_path_factory, "fp32")
+
+
+@pytest.fixture(scope="session")
+def int4_folder(golden: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _converted(golden, tmp_path_factory, "int4")
+
+
+def _converted(golden: Path, tmp_path_factory: pytest.TempPathFactory, weight_format: str) -> Path:
+    # Imported here: most tests need neither torch nor NNCF, and importing them takes seconds.
+    from conversion.checkpoint import Source
+    from conversion.compress import Recipe
+    from conversion.job import convert
+
+    folder = tmp_path_factory.mktemp("converted") / weight_format
+    convert(Source.locate(str(golden / "tiny_model")), folder, Recipe(weight_format, group_size=32))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tokenizer(golden: Path) -> Tokenizer:
+    """The real vocabulary of 151,666 tokens."""
+    return Tokenizer(golden / "tokenizer")
+
+
+@pytest.fixture(scope="session")
+def build_text(tokenizer: Tokenizer) -> Callable[[list[Placeholder]], str]:
+    """What stands in the prompt for one picture."""
+    config = ModelConfig(TextConfig(), VisionConfig(), SliceConfig())
+    empty = build_prompt([Message("user", ())], [], tokenizer, config).text
+    head, tail = empty.split("user\n")[0] + "user\n", empty.split("user\n")[1]
+
+    def text(placeholders: list[Placeholder]) -> str:
+        message = Message("user", (Image(b""),))
+        return build_prompt([message], [placeholders], tokenizer, config).text.removeprefix(head).removesuffix(tail)
+
+    return text

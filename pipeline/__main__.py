@@ -102,10 +102,9 @@ def _history(path: Path) -> list[Message]:
     """Turns from a JSON file; an `InputError` says what is wrong with it."""
     kinds: dict[str, type[Part]] = {"text": Text, "image": Image, "video": Video}
     try:
-        turns = json.loads(path.read_text(encoding="utf-8"))
         messages = []
-        for turn in turns:
-            content = [(kind, value) for item in turn["content"] for kind, value in item.items()]
+        for turn in _list(json.loads(path.read_text(encoding="utf-8"))):
+            content = [(kind, value) for item in _list(turn["content"]) for kind, value in item.items()]
             messages.append(Message(turn["role"], tuple(kinds[kind](_string(value)) for kind, value in content)))
         return messages
     except OSError as cause:
@@ -114,6 +113,12 @@ def _history(path: Path) -> list[Message]:
         raise InputError(
             f'The history {path} is not of the form [{{"role": "user", "content": [{{"image": PATH}}, {{"text": STRING}}]}}, ...].'
         ) from cause
+
+
+def _list(value: object) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError(f"{value!r} is not a list")
+    return value
 
 
 def _string(value: object) -> str:

@@ -36,6 +36,9 @@ REQUIRED = (
     "tokenizer.json",
 )
 
+#: Of a repo without variants. A pattern matches a whole path, and that of a variant's large file begins with the variant's name.
+TOP_LEVEL = ["openvino_*", "*.json", "*.jinja", "*.txt"]
+
 
 @dataclass(frozen=True)
 class File:
@@ -102,8 +105,7 @@ def locate(environ: Mapping[str, str]) -> Path:
 
 
 def _download(repo: str, revision: str | None, variant: str) -> Path:
-    # Without a variant only the top level is wanted: the patterns match whole paths, and those of a subfolder start with its name.
-    patterns = [f"{variant}/*"] if variant else ["openvino_*", "*.json", "*.jinja", "*.txt"]
+    patterns = [f"{variant}/*"] if variant else TOP_LEVEL
     try:
         return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
     except (HFValidationError, httpx2.HTTPError, OSError) as cause:  # the Hub's own errors are OSErrors

@@ -1,9 +1,11 @@
 """A conversation -> a stream of deltas: how far the work is, text as it comes, and at the end the whole answer with its statistics."""
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self, TypeAlias
@@ -15,7 +17,7 @@ from pipeline.engine.request import Event, Failed, Progress, Request, Tokens
 from pipeline.engine.stateful import StatefulEngine
 from pipeline.errors import PipelineError
 from pipeline.message import Message
-from pipeline.processor import Options, Plan, Processor
+from pipeline.processor import Options, Processor
 from pipeline.stream import TextStream
 
 logger = logging.getLogger("pipeline")
@@ -79,6 +81,8 @@ class Assistant:
         config, terminators = self.processor.config, self.processor.tokenizer.terminators
         runner, self._vision = load(folder, config, engine)
         self._engine = StatefulEngine(runner, self._vision, config, engine, terminators, clock)
+        # Few at a time, because a video's decoded frames are the largest thing that a request ever holds.
+        self._readers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="reader")
         self._clock = clock
         # At least one token of the context is left for the answer.
         self.max_prompt_tokens = min(engine.max_prompt_tokens, config.text.max_position_embeddings - 1)
@@ -92,6 +96,7 @@ class Assistant:
     def close(self) -> None:
         """Cancel what is under way and let the model go."""
         self._engine.close()
+        self._readers.shutdown(cancel_futures=True)
 
     async def stream(
         self, messages: Sequence[Message], generation: GenerationConfig | None = None, options: Options | None = None
@@ -105,13 +110,13 @@ class Assistant:
         """
         generation = generation or GenerationConfig()
         started = self._clock()
-        # Decoding files takes seconds at worst and must not hold up other people's streams.
-        plan, request = await asyncio.to_thread(self._prepare, messages, generation, options)
         loop = asyncio.get_running_loop()
+        # Decoding files takes seconds at worst and must not hold up other people's streams.
+        request, dropped_turns = await loop.run_in_executor(self._readers, self._prepare, messages, generation, options)
         events: asyncio.Queue[Event] = asyncio.Queue()
 
         def publish(event: Event) -> None:
-            if not loop.is_closed():
+            with contextlib.suppress(RuntimeError):  # the loop was closed, and nobody listens any more
                 loop.call_soon_threadsafe(events.put_nowait, event)
 
         ticket = self._engine.submit(request, publish)
@@ -139,11 +144,11 @@ class Assistant:
             text=text.text.strip(),
             token_ids=finished.token_ids,
             finish_reason="stop" if text.stopped else finished.reason,
-            prompt_tokens=len(plan.prompt.input_ids),
-            image_tokens=plan.prompt.image_tokens,
+            prompt_tokens=len(request.prompt.input_ids),
+            image_tokens=request.prompt.image_tokens,
             cached_tokens=finished.cached_tokens,
             encoded_slices=finished.encoded_slices,
-            dropped_turns=plan.dropped_turns,
+            dropped_turns=dropped_turns,
             vision_s=finished.vision_s,
             ttft_s=None if first is None else first - started,
             decode_tps=None if first is None or count < 2 else (count - 1) / max(finished.ended_at - first, 1e-9),
@@ -163,6 +168,7 @@ class Assistant:
             raise PipelineError("The stream ended without an answer.")
         return last
 
-    def _prepare(self, messages: Sequence[Message], generation: GenerationConfig, options: Options | None) -> tuple[Plan, Request]:
+    def _prepare(self, messages: Sequence[Message], generation: GenerationConfig, options: Options | None) -> tuple[Request, int]:
+        """The request, and how many turns were left out of it. The pictures themselves, which may be large, are let go here."""
         plan = self.processor.plan(messages, options, self.max_prompt_tokens)
-        return plan, Request(plan.prompt, tuple(self.processor.slices(plan)), generation)
+        return Request(plan.prompt, tuple(self.processor.slices(plan)), generation), plan.dropped_turns

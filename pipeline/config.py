@@ -1,4 +1,4 @@
-"""A model folder's JSON files, an operator's and a caller's wishes -> frozen dataclasses. Sizes in pixels unless named _patches, _tokens or _bytes."""
+"""A model folder's JSON files, an operator's and a caller's wishes -> frozen dataclasses. Sizes in pixels unless named _patches or _tokens."""
 
 import dataclasses
 import json
@@ -151,7 +151,9 @@ class EngineConfig:
             raise InputError(f"The backend {self.backend!r} is unknown; there is 'stateful'.")
         kind, _, index = self.device.partition(".")
         if kind == "NPU":
-            raise InputError("DEVICE=NPU cannot run this model: it needs fixed shapes, and pictures and prompts have any size. Use AUTO, CPU or GPU.")
+            raise InputError(
+                f"DEVICE={self.device} cannot run this model: it needs fixed shapes, and pictures and prompts have any size. Use AUTO, CPU or GPU."
+            )
         if self.device not in ("AUTO", "CPU", "GPU") and not (kind == "GPU" and index.isdigit()):
             raise InputError(f"DEVICE={self.device} is unknown; use AUTO, CPU, GPU or GPU.n.")
         for name in ("max_prompt_tokens", "max_waiting", "prefill_chunk_tokens"):

@@ -60,10 +60,9 @@ class StatefulEngine:
         with self._changed:
             if self._closed:
                 raise EngineDead("The model was shut down.")
-            waiting = sum(not other.cancelled.is_set() for other in self._waiting)
-            if waiting >= self._engine.max_waiting:
-                raise Overloaded(f"{waiting} requests are waiting already, and the limit is {self._engine.max_waiting}: please try again in a while.")
-            ahead = waiting + (self._running is not None)
+            ahead = sum(not other.cancelled.is_set() for other in self._waiting) + (self._running is not None)
+            if ahead > self._engine.max_waiting:
+                raise Overloaded(f"The queue is full ({ahead - 1} waiting, the limit is {self._engine.max_waiting}): please try again in a while.")
             if ahead:
                 publish(Progress("queued", 0, ahead))
             self._waiting.append(ticket)

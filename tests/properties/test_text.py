@@ -7,7 +7,20 @@ from pipeline.message import Text
 from pipeline.stream import TextStream
 from pipeline.tokenizer import Tokenizer
 
-MARKS = ["<image>", "</image>", "<slice>", "</slice>", "<unk>", "<|im_start|>", "<|im_end|>", "<|endoftext|>", "(<image>./</image>)", "<image_id>", "!", "\n"]
+MARKS = [
+    "<image>",
+    "</image>",
+    "<slice>",
+    "</slice>",
+    "<unk>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|endoftext|>",
+    "(<image>./</image>)",
+    "<image_id>",
+    "!",
+    "\n",
+]
 anything = st.text(st.characters(categories=None)) | st.lists(st.sampled_from(MARKS) | st.text(max_size=4), max_size=12).map("".join)
 shared_fixture = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=300)
 

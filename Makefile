@@ -1,0 +1,52 @@
+# make       format, lint, types and unit tests
+# make run   the page, on port 7860, with the bundled model unless MODEL_DIR or MODEL_REPO says otherwise
+# make test  everything, in an environment of its own
+# make bench the benchmarks, and their figures in the README
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PIP := -m pip install --quiet --disable-pip-version-check
+RUN := .venv/bin/python
+DEV := .venv-dev/bin/python
+UNIT := tests --ignore=tests/browser --ignore=tests/conversion --ignore=tests/test_app.py
+
+.PHONY: quick run test lint format bench clean
+
+quick: format lint
+	$(DEV) -m pytest -q $(UNIT)
+
+run: .venv/installed
+	$(RUN) app.py
+
+test: lint .venv-dev/browser
+	$(DEV) -m pytest
+
+lint: .venv-dev/installed
+	$(DEV) -m ruff format --check .
+	$(DEV) -m ruff check .
+	$(DEV) -m mypy
+
+format: .venv-dev/installed
+	$(DEV) -m ruff format --quiet .
+	$(DEV) -m ruff check --quiet --fix-only .
+
+bench: .venv/installed .venv-dev/installed
+	$(RUN) -m bench.startup --write
+	$(DEV) -m bench.figures
+
+clean:
+	rm -rf .venv .venv-dev .mypy_cache .pytest_cache .ruff_cache
+
+.venv/installed: requirements.txt
+	$(PYTHON) -m venv .venv
+	$(RUN) $(PIP) -r requirements.txt
+	touch $@
+
+.venv-dev/installed: requirements.txt requirements-convert.txt requirements-dev.txt
+	$(PYTHON) -m venv .venv-dev
+	$(DEV) $(PIP) -r requirements-dev.txt
+	touch $@
+
+# The browser tests drive Debian's Chromium.
+.venv-dev/browser: .venv-dev/installed
+	command -v chromium >/dev/null || { SUDO=$$(command -v sudo || true); $$SUDO apt-get update -qq && $$SUDO apt-get install -y -qq --no-install-recommends chromium fonts-noto-cjk; }
+	touch $@

@@ -1,0 +1,237 @@
+"""Conversations over the fp32 IR of the golden model: official answers, streamed; follow-ups, cancel, errors."""
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.assistant import Answer, Assistant, Delta, Status, TextDelta
+from pipeline.config import EngineConfig, GenerationConfig
+from pipeline.errors import ArtifactError, EngineDead, ImageError, InputError, Overloaded, PromptTooLong
+from pipeline.message import Image, Message, Text
+from pipeline.processor import Options
+
+TEXTS = json.loads((Path(__file__).parent / "golden" / "tiny_texts.json").read_text())
+SINGLES = ["single0", "single1", "single2"]
+LONG = GenerationConfig.greedy(max_new_tokens=2000)
+
+
+@pytest.fixture(scope="module")
+def assistant(fp32_folder: Path) -> Iterator[Assistant]:
+    with Assistant(fp32_folder, EngineConfig(device="CPU")) as assistant:
+        yield assistant
+
+
+def messages_of(golden: Path, case: str) -> list[Message]:
+    def part(item: dict[str, str]) -> Image | Text:
+        return Text(item["text"]) if "text" in item else Image(golden / "images" / f"{item['image']}.png")
+
+    return [Message(msg["role"], tuple(map(part, msg["content"]))) for msg in TEXTS[case]["msgs"]]
+
+
+async def collect(deltas: AsyncIterator[Delta]) -> tuple[list[Status], str, Answer]:
+    everything = [delta async for delta in deltas]
+    assert isinstance(everything[-1], Answer)
+    statuses = [delta for delta in everything if isinstance(delta, Status)]
+    return statuses, "".join(delta.text for delta in everything if isinstance(delta, TextDelta)), everything[-1]
+
+
+@pytest.mark.parametrize("case", SINGLES)
+async def test_greedy_answers_equal_the_official_ones(assistant: Assistant, golden: Path, case: str) -> None:
+    data, messages = np.load(golden / f"tiny_{case}.npz"), messages_of(golden, case)
+    _, streamed, answer = await collect(assistant.stream(messages, GenerationConfig.greedy(max_new_tokens=24)))
+    assert answer.token_ids == tuple(data["greedy_ids"][0])
+    assert answer.text == streamed.strip() == TEXTS[case]["greedy_decode"][0].strip()
+    assert answer.finish_reason == "length"
+    penalised = await assistant.answer(messages, GenerationConfig.greedy(max_new_tokens=24, repetition_penalty=1.05))
+    assert penalised.token_ids == tuple(data["greedy_rp1.05_ids"][0])
+
+
+@pytest.mark.parametrize("row", range(3))
+@pytest.mark.parametrize("source", ["single", "batch"])
+async def test_beam_answers_equal_the_official_ones_alone_and_in_a_batch(assistant: Assistant, golden: Path, source: str, row: int) -> None:
+    case = f"single{row}"
+    data = np.load(golden / (f"tiny_{case}.npz" if source == "single" else "tiny_batch.npz"))
+    at = 0 if source == "single" else row
+    _, streamed, answer = await collect(assistant.stream(messages_of(golden, case), GenerationConfig.beams(max_new_tokens=24)))
+    assert answer.token_ids == tuple(data["beam3_rp1.2_ids"][at])
+    assert answer.text == streamed.strip() == (TEXTS[case]["chat_beam_text"] if source == "single" else TEXTS["batch"]["chat_beam_text"][row])
+    greedy = await assistant.answer(messages_of(golden, case), GenerationConfig.greedy(max_new_tokens=24))
+    assert greedy.token_ids == tuple(data["greedy_ids"][at])
+
+
+async def test_words_alone_are_answered_officially_too(assistant: Assistant, golden: Path) -> None:
+    data, messages = np.load(golden / "tiny_text_only.npz"), [Message.user("Who are you?")]
+    plan = assistant.processor.plan(messages)
+    assert plan.prompt.text == TEXTS["text_only"]["prompt"]
+    assert list(plan.prompt.input_ids) == data["input_ids"][0].tolist()
+    for generation, name in ((GenerationConfig.greedy, "greedy_ids"), (GenerationConfig.beams, "beam3_rp1.2_ids")):
+        assert (await assistant.answer(messages, generation(max_new_tokens=24))).token_ids == tuple(data[name][0])
+
+
+@pytest.mark.parametrize("case", SINGLES)
+async def test_prompts_and_bounds_of_the_tiny_model_equal_the_official_ones(assistant: Assistant, golden: Path, case: str) -> None:
+    data, prompt = np.load(golden / f"tiny_{case}.npz"), assistant.processor.plan(messages_of(golden, case)).prompt
+    assert prompt.text == TEXTS[case]["prompt"]
+    assert list(prompt.input_ids) == data["input_ids"][0].tolist()
+    assert [list(bound) for bound in prompt.image_bound] == data["image_bound_cat"].tolist()
+
+
+async def test_an_answer_keeps_its_exclamation_marks(assistant: Assistant, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Difference 2: the official code drops every id 0 from answers that are not streamed."""
+    from pipeline.engine.sampler import TokenSampler
+
+    script = iter([0, 390, 0, *assistant.processor.tokenizer.terminators])
+    monkeypatch.setattr(TokenSampler, "next_token", lambda *_: next(script))
+    answer = await assistant.answer([Message.user("Hi")], GenerationConfig.greedy(max_new_tokens=9))
+    assert answer.token_ids == (0, 390, 0)
+    assert answer.text.count("!") == 2
+    assert answer.finish_reason == "stop"
+
+
+@pytest.mark.parametrize(
+    "generation", [GenerationConfig.greedy(max_new_tokens=24), GenerationConfig.beams(max_new_tokens=24), GenerationConfig(seed=1, max_new_tokens=24)]
+)
+async def test_every_mode_streams(assistant: Assistant, golden: Path, generation: GenerationConfig) -> None:
+    """Difference 4: the official code streams only while sampling."""
+    deltas = [delta async for delta in assistant.stream(messages_of(golden, "single1"), generation)]
+    assert sum(isinstance(delta, TextDelta) for delta in deltas) > 1
+
+
+async def test_a_follow_up_about_the_same_picture_encodes_nothing_and_computes_only_what_is_new(assistant: Assistant, golden: Path) -> None:
+    question = messages_of(golden, "single1")
+    generation = GenerationConfig(seed=3, max_new_tokens=16)
+    first = await assistant.answer(question, generation)
+    _, _, second = await collect(assistant.stream([*question, Message.assistant(first.text), Message.user("Why?")], generation))
+    assert second.encoded_slices == 0
+    assert second.cached_tokens >= first.prompt_tokens
+    assert second.prompt_tokens > second.cached_tokens
+
+
+async def test_progress_is_told_before_the_first_words(assistant: Assistant, golden: Path) -> None:
+    await assistant.answer([Message.user("something else")], GenerationConfig.greedy(max_new_tokens=1))
+    assistant._vision._cache._embeds.clear()
+    deltas = [delta async for delta in assistant.stream(messages_of(golden, "single1"), GenerationConfig.greedy(max_new_tokens=4))]
+    first_words = next(index for index, delta in enumerate(deltas) if isinstance(delta, TextDelta))
+    statuses = deltas[:first_words]
+    assert statuses[0] == Status("vision", 0, 3)
+    assert [status.stage for status in statuses].count("prefill") >= 2
+    assert all(isinstance(status, Status) and 0 <= status.done < status.total for status in statuses)
+
+
+async def test_a_stop_string_ends_the_answer_before_it(assistant: Assistant, golden: Path) -> None:
+    messages = messages_of(golden, "single0")
+    whole = TEXTS["single0"]["greedy_decode"][0]
+    stop = whole[10:14]
+    answer = await assistant.answer(messages, GenerationConfig.greedy(max_new_tokens=24, stop=(stop,)))
+    assert (answer.text, answer.finish_reason) == (whole[: whole.index(stop)].strip(), "stop")
+
+
+async def test_closing_the_stream_frees_the_model_for_the_next_request(assistant: Assistant, golden: Path) -> None:
+    async with aclosing(assistant.stream([Message.user("Tell me everything.")], LONG)) as stream:
+        async for delta in stream:
+            if isinstance(delta, TextDelta):
+                break
+    data = np.load(golden / "tiny_single0.npz")
+    answer = await assistant.answer(messages_of(golden, "single0"), GenerationConfig.greedy(max_new_tokens=24))
+    assert answer.token_ids == tuple(data["greedy_ids"][0])
+
+
+async def test_a_task_that_is_cancelled_cancels_its_request(assistant: Assistant) -> None:
+    started = asyncio.Event()
+
+    async def listen() -> None:
+        async for delta in assistant.stream([Message.user("Tell me everything.")], LONG):
+            if isinstance(delta, TextDelta):
+                started.set()
+
+    task = asyncio.create_task(listen())
+    await started.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (await assistant.answer([Message.user("Hi")], GenerationConfig.greedy(max_new_tokens=2))).finish_reason == "length"
+
+
+async def test_many_callers_at_once_each_get_their_own_answer(assistant: Assistant, golden: Path) -> None:
+    cases = SINGLES * 3
+    answers = await asyncio.gather(*(assistant.answer(messages_of(golden, case), GenerationConfig.greedy(max_new_tokens=24)) for case in cases))
+    assert [answer.text for answer in answers] == [TEXTS[case]["greedy_decode"][0].strip() for case in cases]
+
+
+async def test_the_event_loop_goes_on_while_the_model_works(assistant: Assistant, golden: Path) -> None:
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    counter = asyncio.create_task(count())
+    await assistant.answer(messages_of(golden, "single2"), GenerationConfig.greedy(max_new_tokens=24))
+    counter.cancel()
+    assert turns > 100
+
+
+@pytest.mark.parametrize(
+    ("messages", "error"),
+    [([], InputError), ([Message.user(Image(b"")), Message.user("a")], ImageError), ([Message.user("word " * 9000)], PromptTooLong)],
+)
+async def test_what_cannot_be_answered_is_refused_before_the_model_works(assistant: Assistant, messages: list[Message], error: type) -> None:
+    encoded, length = assistant._vision.encoded, assistant._engine._runner.length
+    with pytest.raises(error):
+        await assistant.answer(messages)
+    assert (assistant._vision.encoded, assistant._engine._runner.length) == (encoded, length)
+
+
+async def test_a_long_conversation_loses_its_oldest_turns_where_that_was_asked_for(fp32_folder: Path) -> None:
+    turns = [Message.user("one " * 40), Message.assistant("two"), Message.user("three")]
+    with Assistant(fp32_folder, EngineConfig(device="CPU", max_prompt_tokens=60)) as small:
+        with pytest.raises(PromptTooLong, match="the limit is 60"):
+            await small.answer(turns)
+        answer = await small.answer(turns, GenerationConfig.greedy(max_new_tokens=2), Options(drop_oldest=True))
+    assert answer.dropped_turns == 2
+    assert answer.prompt_tokens <= 60
+
+
+async def test_nothing_people_write_or_show_is_logged(
+    assistant: Assistant, golden: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.engine.model_runner import StatefulRunner
+
+    caplog.set_level(logging.DEBUG)
+    await assistant.answer([Message.user("my secret wish", Image(golden / "images" / "a_300x200.png"))], GenerationConfig.greedy(max_new_tokens=2))
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("device lost")
+
+    monkeypatch.setattr(StatefulRunner, "forward", fail)
+    with pytest.raises(EngineDead, match="please try again"):
+        await assistant.answer([Message.user("my secret wish")])
+    logged = caplog.text
+    assert "answered: finish_reason=length" in logged
+    assert "device lost" in logged
+    assert "secret" not in logged
+    assert "a_300x200" not in logged
+
+
+async def test_a_crowd_is_told_how_long_the_queue_is(fp32_folder: Path) -> None:
+    with Assistant(fp32_folder, EngineConfig(device="CPU", max_waiting=1)) as busy:
+        streams = [busy.stream([Message.user("Tell me everything.")], LONG) for _ in range(2)]
+        first = [await anext(stream) for stream in streams]
+        assert first[1] == Status("queued", 0, 1)
+        with pytest.raises(Overloaded, match=r"The queue is full \(1 waiting, the limit is 1\)"):
+            await busy.answer([Message.user("Hi")])
+        for stream in streams:
+            await stream.aclose()
+
+
+def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"is not a complete model folder; it lacks openvino_language_model\.xml"):
+        Assistant(tmp_path)

@@ -1,0 +1,37 @@
+"""The files around the code: pins, front matter and figures that agree with each other."""
+
+import re
+from pathlib import Path
+
+from bench import figures
+
+ROOT = Path(__file__).parent.parent
+REQUIREMENTS = [ROOT / name for name in ("requirements.txt", "requirements-convert.txt", "requirements-dev.txt")]
+
+
+def test_every_requirement_is_pinned_exactly() -> None:
+    for path in REQUIREMENTS:
+        for line in path.read_text().splitlines():
+            assert not line or line.startswith(("#", "-r ")) or re.fullmatch(r"[A-Za-z0-9_.\[\]-]+==[0-9.]+", line), (path.name, line)
+
+
+def test_the_space_installs_no_conversion_library() -> None:
+    assert not re.search(r"^(torch|transformers|nncf)", REQUIREMENTS[0].read_text(), re.M)
+
+
+def test_the_space_gets_the_gradio_that_was_tested() -> None:
+    pinned = re.search(r"^gradio==(.+)$", REQUIREMENTS[0].read_text(), re.M)
+    declared = re.search(r"^sdk_version: (.+)$", (ROOT / "README.md").read_text(), re.M)
+    assert pinned
+    assert declared
+    assert pinned[1] == declared[1]
+
+
+def test_the_figures_of_the_readme_are_those_of_the_benchmarks() -> None:
+    assert figures.rendered() == (ROOT / "README.md").read_text()
+
+
+def test_no_file_is_larger_than_a_space_accepts() -> None:
+    skipped = (".git", ".venv", ".venv-dev", ".mypy_cache")
+    files = [path for top in ROOT.iterdir() if top.name not in skipped for path in (top.rglob("*") if top.is_dir() else [top])]
+    assert not [path for path in files if path.is_file() and path.stat().st_size > 10_000_000]

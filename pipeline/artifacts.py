@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -91,7 +91,7 @@ def locate(environ: Mapping[str, str]) -> Path:
     if environ.get("MODEL_DIR"):
         folder = Path(environ["MODEL_DIR"])
     elif environ.get("MODEL_REPO"):
-        folder = _download(environ["MODEL_REPO"], environ.get("MODEL_REVISION") or None, variant)
+        folder = download(environ["MODEL_REPO"], environ.get("MODEL_REVISION") or None, [f"{variant}/*"] if variant else TOP_LEVEL)
     else:
         return BUNDLED
     if not folder.is_dir():
@@ -104,10 +104,14 @@ def locate(environ: Mapping[str, str]) -> Path:
     return folder / variant
 
 
-def _download(repo: str, revision: str | None, variant: str) -> Path:
-    patterns = [f"{variant}/*"] if variant else TOP_LEVEL
+def download(repo: str, revision: str | None, patterns: Sequence[str]) -> Path:
+    """The files of a Hub repo that match any of the patterns, in a folder whose name is the commit.
+
+    Raises:
+        ArtifactError: the Hub does not give them, and they are not in its cache.
+    """
     try:
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=list(patterns)))
     except (HFValidationError, httpx2.HTTPError, OSError) as cause:  # the Hub's own errors are OSErrors
         at = f" at revision {revision}" if revision else ""
         raise ArtifactError(f"The model repo {repo}{at} cannot be had: it does not exist, is private, or the network is down.") from cause

@@ -63,6 +63,11 @@ def test_importing_the_pipeline_loads_no_conversion_library_and_no_front() -> No
     assert "openvino" in loaded
 
 
+def test_openvino_finds_nothing_to_report_its_use_with() -> None:
+    code = "import pipeline, openvino.tools.ovc, sys; print(sys.modules['openvino_telemetry'])"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout == "None\n"
+
+
 def test_the_front_alone_knows_gradio_and_knows_no_conversion() -> None:
     for path in (ROOT / "pipeline").rglob("*.py"):
         assert not any(name.partition(".")[0] in ("gradio", "torch", "transformers", "nncf", "conversion") for name in imports(path)), path

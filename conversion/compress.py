@@ -1,0 +1,91 @@
+"""An exported ov.Model and a recipe -> the same model with weights of 4, 8 or 16 bits; also what a recipe asks of the sizes, before any work."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import nncf
+import openvino as ov
+import torch
+
+from pipeline.config import TextConfig
+from pipeline.errors import InputError
+
+WEIGHT_FORMATS = ("int4", "int8", "fp16", "fp32")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How weights are stored. The last three fields concern int4 and the language model alone; all else is int8 then.
+
+    Args:
+        weight_format: one of `WEIGHT_FORMATS`.
+        group_size: how many weights of a row share a scale.
+        ratio: share of the language model's weights in 4 bits, from above 0 to 1; the most sensitive of the rest are kept in 8.
+        symmetric: scales alone, or with a zero point.
+    """
+
+    weight_format: str = "int4"
+    group_size: int = 64
+    ratio: float = 1.0
+    symmetric: bool = True
+
+    def __post_init__(self) -> None:
+        if self.weight_format not in WEIGHT_FORMATS:
+            raise InputError(f"The weight format {self.weight_format!r} is unknown; there are {', '.join(WEIGHT_FORMATS)}.")
+        if self.group_size < 1:
+            raise InputError(f"The group size is {self.group_size}; it must be at least 1.")
+        if not 0.0 < self.ratio <= 1.0:
+            raise InputError(f"The ratio is {self.ratio}; it must be above 0 and at most 1.")
+
+    @property
+    def load_dtype(self) -> torch.dtype | None:
+        """The type weights are loaded in; None keeps the checkpoint's own for the compressor to read."""
+        return {"fp32": torch.float32, "fp16": torch.float16}.get(self.weight_format)
+
+    def bytes_per_weight(self, language_model: bool) -> float:
+        """Roughly, for the disk check; int4 with its float16 scales, zero points and the share that stays int8."""
+        if self.weight_format == "int4" and language_model:
+            return 1.0 - self.ratio / 2 + 2.5 / self.group_size
+        return {"fp32": 4.0, "fp16": 2.0}.get(self.weight_format, 1.0)
+
+    def check(self, config: TextConfig) -> None:
+        """Compare the group size with the input width of every layer of the language model.
+
+        Raises:
+            InputError: it does not divide one of them; names a size that does.
+        """
+        if self.weight_format != "int4":
+            return
+        widths = {
+            "hidden_size": config.hidden_size,
+            "intermediate_size": config.intermediate_size,
+            "attention width": config.num_attention_heads * config.head_dim,
+        }
+        for name, width in widths.items():
+            if width % self.group_size:
+                fitting = next(size for size in _powers_below(self.group_size) if all(other % size == 0 for other in widths.values()))
+                raise InputError(f"The group size {self.group_size} does not divide the model's {name} of {width}; {fitting} would do.")
+
+    def described(self) -> dict[str, Any]:
+        """The fields that had an effect, for the manifest."""
+        return dataclasses.asdict(self) if self.weight_format == "int4" else {"weight_format": self.weight_format}
+
+
+def compress(model: ov.Model, recipe: Recipe, language_model: bool) -> ov.Model:
+    """Compress the weights of one part; of the language model all layers, lm_head included."""
+    if language_model and recipe.weight_format == "int4":
+        mode = nncf.CompressWeightsMode.INT4_SYM if recipe.symmetric else nncf.CompressWeightsMode.INT4_ASYM
+        return nncf.compress_weights(model, mode=mode, group_size=recipe.group_size, ratio=recipe.ratio, all_layers=True)
+    if recipe.weight_format in ("int4", "int8"):
+        return nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_ASYM)
+    if language_model:
+        # The CPU plug-in would keep keys and values in 8 bits, and lose what the weights were kept for. Where it computes in bfloat16 by default,
+        # paged attention over float32 keys needs INFERENCE_PRECISION_HINT=f32 beside it, which no model can ask for itself.
+        model.set_rt_info({"fp32": "f32", "fp16": "f16"}[recipe.weight_format], ["runtime_options", "KV_CACHE_PRECISION"])
+    return model
+
+
+def _powers_below(limit: int) -> list[int]:
+    """Powers of two up to the limit, largest first."""
+    return [2**exponent for exponent in reversed(range(limit.bit_length()))]

@@ -1,0 +1,76 @@
+"""Command line: a MiniCPM-V 2.6 checkpoint (a folder or a Hub id) -> a folder of OpenVINO IR.
+
+Exit status 0 when it is done, 2 for an error of the person who asked, with one sentence on standard error, 1 for a fault of ours.
+"""
+
+import argparse
+import contextlib
+import logging
+import signal
+import sys
+from pathlib import Path
+
+
+class Interruption:
+    """Ctrl-C or SIGTERM, remembered: a KeyboardInterrupt that passes through a library's C++ code comes out as something else, or not at all."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __call__(self, *_: object) -> None:
+        self.asked = True
+        raise KeyboardInterrupt
+
+    def check(self) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = _parse(arguments)
+    # Imported here because they take seconds, and --help should not.
+    from conversion.checkpoint import Source  # noqa: PLC0415
+    from conversion.compress import Recipe  # noqa: PLC0415
+    from conversion.job import convert  # noqa: PLC0415
+    from pipeline.errors import ArtifactError, InputError  # noqa: PLC0415
+
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    logging.getLogger("conversion").setLevel(logging.INFO)
+    logging.getLogger("nncf").setLevel(logging.WARNING)
+    interruption = Interruption()
+    for kind in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(kind, interruption)
+    chosen = {"group_size": options.group_size, "ratio": options.ratio, "symmetric": False if options.asymmetric else None}
+    try:
+        # NNCF draws its progress on standard output; ours is on standard error, and so belongs this.
+        with contextlib.redirect_stdout(sys.stderr):
+            recipe = Recipe(options.weight_format, **{name: value for name, value in chosen.items() if value is not None})
+            convert(Source.locate(options.source, options.revision), options.output, recipe, interruption.check)
+    except (InputError, ArtifactError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    except BaseException:
+        if not interruption.asked:
+            raise
+        print("Interrupted: nothing was written.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Convert a MiniCPM-V 2.6 checkpoint to OpenVINO IR. None of its Python code is run.")
+    parser.add_argument("source", metavar="SOURCE", help="a folder in the official checkpoint's format, or a Hub id OWNER/NAME")
+    parser.add_argument("--output", metavar="DIR", type=Path, required=True, help="a new folder, or an earlier conversion to replace")
+    parser.add_argument("--weight-format", choices=("int4", "int8", "fp16", "fp32"), default="int4", help="default: int4")
+    parser.add_argument("--group-size", metavar="N", type=int, help="int4: weights that share a scale (default: 64)")
+    parser.add_argument("--ratio", metavar="R", type=float, help="int4: share of the language model in 4 bits, the rest in 8 (default: 1.0)")
+    parser.add_argument("--asymmetric", action="store_true", help="int4: scales with zero points")
+    parser.add_argument("--revision", metavar="R", help="branch, tag or commit of a Hub id")
+    options = parser.parse_args(arguments)
+    if options.weight_format != "int4" and (options.group_size is not None or options.ratio is not None or options.asymmetric):
+        parser.error(f"--group-size, --ratio and --asymmetric are for int4, not {options.weight_format}")
+    return options
+
+
+if __name__ == "__main__":
+    sys.exit(main())

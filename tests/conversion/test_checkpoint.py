@@ -1,0 +1,150 @@
+import json
+
+import huggingface_hub
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from conversion.checkpoint import INDEX, WEIGHTS, Checkpoint, Source
+from conversion.model import MiniCPMV
+from pipeline import artifacts
+from pipeline.config import ModelConfig
+from pipeline.errors import ArtifactError, InputError
+
+
+@pytest.fixture
+def skeleton(golden):
+    return MiniCPMV.skeleton(ModelConfig.from_folder(golden / "tiny_model"))
+
+
+@pytest.fixture
+def tensors(golden):
+    return load_file(golden / "tiny_model" / WEIGHTS)
+
+
+def _check(folder, tensors, skeleton):
+    save_file(tensors, folder / WEIGHTS)
+    Checkpoint.open(folder).check(skeleton.stored_shapes(), skeleton.may_ignore)
+
+
+def test_the_official_names_and_shapes_are_accepted(golden, skeleton):
+    Checkpoint.open(golden / "tiny_model").check(skeleton.stored_shapes(), skeleton.may_ignore)
+
+
+def test_every_missing_unknown_and_misshapen_tensor_is_named_in_one_error(tmp_path, tensors, skeleton):
+    del tensors["vpm.post_layernorm.bias"], tensors["llm.lm_head.weight"]
+    tensors["llm.model.layers.7.mlp.up_proj.weight"] = torch.zeros(2)
+    tensors["audio.proj"] = torch.zeros(2)
+    tensors["resampler.query"] = torch.zeros(64, 256)
+    with pytest.raises(ArtifactError) as caught:
+        _check(tmp_path, tensors, skeleton)
+    message = str(caught.value)
+    assert "missing: llm.lm_head.weight, vpm.post_layernorm.bias;" in message
+    assert "unknown: audio.proj, llm.model.layers.7.mlp.up_proj.weight;" in message
+    assert "misshapen: resampler.query is [64, 256] where the config asks for [16, 256]." in message
+
+
+def test_a_stored_sincos_table_is_unknown(tmp_path, tensors, skeleton):
+    with pytest.raises(ArtifactError, match=r"unknown: resampler\.pos_embed"):
+        _check(tmp_path, tensors | {"resampler.pos_embed": torch.zeros(70, 70, 256)}, skeleton)
+
+
+@pytest.mark.parametrize("present", [True, False])
+def test_the_dropped_vision_layer_may_be_there_or_not(make_checkpoint, other_sizes, present):
+    folder = make_checkpoint(**other_sizes)
+    if present:
+        stored = load_file(folder / WEIGHTS)
+        layer = {name.replace(".1.", ".2."): tensor.clone() for name, tensor in stored.items() if name.startswith("vpm.encoder.layers.1.")}
+        save_file(stored | layer, folder / WEIGHTS)
+    model = MiniCPMV.skeleton(ModelConfig.from_folder(folder))
+    Checkpoint.open(folder).check(model.stored_shapes(), model.may_ignore)
+
+
+def test_a_layer_beyond_the_last_is_unknown_without_the_drop(tmp_path, tensors, skeleton):
+    with pytest.raises(ArtifactError, match=r"unknown: vpm\.encoder\.layers\.3\.layer_norm1\.bias"):
+        _check(tmp_path, tensors | {"vpm.encoder.layers.3.layer_norm1.bias": torch.zeros(48)}, skeleton)
+
+
+def test_tied_embeddings_need_no_lm_head(make_checkpoint):
+    folder = make_checkpoint(tie_word_embeddings=True)
+    assert "llm.lm_head.weight" not in Checkpoint.open(folder).shapes
+    model = MiniCPMV.skeleton(ModelConfig.from_folder(folder))
+    Checkpoint.open(folder).check(model.stored_shapes(), model.may_ignore)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_shards_and_a_single_file_hold_the_same_whatever_the_type(make_checkpoint, modules_of, dtype):
+    one = modules_of(make_checkpoint(name="one", dtype=dtype)).state_dict()
+    three = modules_of(make_checkpoint(name="three", dtype=dtype, shards=3)).state_dict()
+    assert one.keys() == three.keys()
+    assert all(tensor.dtype == torch.float32 and torch.equal(tensor, three[name]) for name, tensor in one.items())
+
+
+def test_weights_keep_their_type_unless_told_otherwise(golden, skeleton):
+    Checkpoint.open(golden / "tiny_model").load(skeleton.resampler, "resampler.")
+    assert {parameter.dtype for parameter in skeleton.resampler.parameters()} == {torch.bfloat16}
+
+
+def test_a_folder_without_weights_is_refused(tmp_path):
+    with pytest.raises(ArtifactError, match=r"model\.safetensors is missing"):
+        Checkpoint.open(tmp_path)
+
+
+def test_a_file_that_is_cut_short_is_refused(golden, tmp_path):
+    (tmp_path / WEIGHTS).write_bytes((golden / "tiny_model" / WEIGHTS).read_bytes()[:100_000])
+    with pytest.raises(ArtifactError, match="damaged"):
+        Checkpoint.open(tmp_path)
+
+
+def test_a_missing_shard_is_named(make_checkpoint):
+    folder = make_checkpoint(shards=3)
+    (folder / "model-00002-of-00003.safetensors").unlink()
+    with pytest.raises(ArtifactError, match=r"model-00002-of-00003\.safetensors is missing"):
+        Checkpoint.open(folder)
+
+
+def test_an_index_that_the_shards_contradict_is_refused(make_checkpoint):
+    folder = make_checkpoint(shards=2)
+    index = json.loads((folder / INDEX).read_text())
+    index["weight_map"]["vpm.nowhere"] = "model-00001-of-00002.safetensors"
+    (folder / INDEX).write_text(json.dumps(index))
+    with pytest.raises(ArtifactError, match=r"disagree about vpm\.nowhere"):
+        Checkpoint.open(folder)
+
+
+def test_a_folder_is_called_by_its_name_alone(golden):
+    source = Source.locate(str(golden / "tiny_model"))
+    assert (source.name, source.revision) == ("tiny_model", None)
+
+
+def test_a_revision_of_a_folder_is_refused(golden):
+    with pytest.raises(InputError, match="revision"):
+        Source.locate(str(golden / "tiny_model"), "main")
+
+
+@pytest.mark.parametrize("source", ["no/such/folder", "/nowhere", "nowhere"])
+def test_what_is_neither_folder_nor_hub_id_is_refused(source):
+    with pytest.raises(InputError, match="neither a folder nor a Hub id"):
+        Source.locate(source)
+
+
+def test_a_hub_source_is_fetched_small_files_first_and_never_its_code(monkeypatch, tmp_path):
+    asked = []
+
+    def snapshot_download(repo_id, *, revision, allow_patterns):
+        asked.append((repo_id, revision, allow_patterns))
+        return str(tmp_path / "snapshots" / "0123abc")
+
+    monkeypatch.setattr(artifacts, "snapshot_download", snapshot_download)
+    source = Source.locate("openbmb/MiniCPM-V-2_6", "main")
+    assert (source.name, source.revision) == ("openbmb/MiniCPM-V-2_6", "0123abc")
+    assert len(asked) == 1
+    source.fetch_weights()
+    assert asked[1] == ("openbmb/MiniCPM-V-2_6", "0123abc", ["*.safetensors"])
+    assert not any(pattern.endswith((".py", "*", "safetensors")) for pattern in asked[0][2])
+
+
+def test_a_hub_source_that_cannot_be_fetched_is_one_sentence(monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ArtifactError, match=r"^The model repo nobody/nothing cannot be had: .*\.$"):
+        Source.locate("nobody/nothing")

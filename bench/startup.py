@@ -3,7 +3,6 @@
 import argparse
 import json
 import os
-import re
 import socket
 import statistics
 import subprocess
@@ -14,6 +13,8 @@ from pathlib import Path
 import httpx
 
 ROOT = Path(__file__).resolve().parent.parent
+TITLE = "MiniCPM-V 2.6 on OpenVINO"
+GIVE_UP_S = 120
 RESULT = ROOT / "bench" / "results" / "startup.json"
 
 
@@ -45,10 +46,13 @@ def ready_seconds() -> float:
         while process.poll() is None:
             try:
                 page, api = (httpx.get(f"http://127.0.0.1:{port}{path}", timeout=5) for path in ("/", "/gradio_api/info"))
-                if page.is_success and "/chat" in api.text and re.search("<title>", page.text):
+                if page.is_success and TITLE in page.text and "/chat" in api.json()["named_endpoints"]:
                     return time.perf_counter() - started
             except httpx.TransportError:
-                time.sleep(0.02)
+                pass
+            if time.perf_counter() - started > GIVE_UP_S:
+                raise SystemExit(f"No page after {GIVE_UP_S} s.")
+            time.sleep(0.02)
         raise SystemExit(f"The application ended: {process.stderr.read() if process.stderr else ''}")
     finally:
         process.terminate()

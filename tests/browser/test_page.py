@@ -1,0 +1,288 @@
+"""The page in a real browser: what a visitor sees, and what the visitor's browser sends to whom."""
+
+import http.server
+import re
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+
+import app
+from pipeline import Assistant, EngineDead, Image, Message, Status, Text, TextDelta
+from pipeline.artifacts import BUNDLED
+from tests.serving import HOLD, PHOTO, VIDEO, Heard, Scripted, served, words
+
+QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    # No wider than a module: while it runs, its event loop counts as running in this thread, and asynchronous tests would find it in their way.
+    with sync_playwright() as playwright, playwright.chromium.launch(executable_path=shutil.which("chromium"), args=QUIET) as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def heard() -> Iterator[Heard]:
+    with Assistant(BUNDLED) as assistant:
+        yield Heard(assistant)
+
+
+@pytest.fixture(scope="module")
+def address(heard: Heard, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with served(heard, tmp_path_factory.mktemp("uploads"), app.DEMO_NOTICE) as address:
+        yield address
+
+
+class Visitor:
+    """One visitor's page: what can be done on it and what it shows."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.box = page.get_by_role("textbox")
+        self.stop = page.get_by_role("button", name="Stop")
+        self.answers = page.get_by_test_id("bot")
+        self.questions = page.get_by_test_id("user")
+        self.requested: list[str] = []
+        self.complaints: list[str] = []
+        page.on("request", lambda request: self.requested.append(request.url))
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("console", lambda message: self.complaints.append(message.text) if message.type == "error" else None)
+
+    def open(self, address: str, assistant: Heard | Scripted) -> "Visitor":
+        self._closed = assistant.closed
+        self.page.goto(address)
+        expect(self.box).to_be_enabled()
+        return self
+
+    def ask(self, question: str, *files: Path) -> Locator:
+        """Send a message; where its answer will be."""
+        expect(self.box).to_be_enabled()
+        count = self.answers.count()
+        if files:
+            with self.page.expect_file_chooser() as chooser:
+                self.page.get_by_role("button", name="Upload a file").click()
+            chooser.value.set_files(files)
+            expect(self.page.get_by_role("button", name="Remove file")).to_have_count(len(files))
+        self.box.fill(question)
+        self.box.press("Enter")
+        return self.answers.nth(count)
+
+    def settled(self) -> None:
+        """The request has ended, in whatever way, and the message box is the visitor's again."""
+        assert self._closed.acquire(timeout=20)
+        expect(self.stop).to_have_count(0)
+        expect(self.box).to_be_enabled()
+
+
+@pytest.fixture
+def visitor(browser: Browser) -> Iterator[Visitor]:
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.set_default_timeout(20_000)
+    yield Visitor(page)
+    page.close()
+
+
+def test_a_photo_and_a_video_are_shown_and_get_a_streamed_answer(
+    visitor: Visitor, address: str, heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "UPDATE_SECONDS", 0.0)
+    visitor.open(address, heard)
+    expect(visitor.page.get_by_text("its words are noise")).to_be_visible()
+    # Every length that the newest answer has on its way.
+    visitor.page.evaluate("""() => {
+        window.lengths = [];
+        const note = () => {
+            const answers = document.querySelectorAll("[data-testid=bot]");
+            const length = answers.length ? answers[answers.length - 1].innerText.length : 0;
+            if (length !== window.lengths.at(-1)) window.lengths.push(length);
+        };
+        new MutationObserver(note).observe(document.body, {subtree: true, childList: true, characterData: true});
+    }""")
+    visitor.ask("What is shown?", PHOTO, VIDEO)
+    visitor.page.wait_for_function("window.lengths.length > 5")
+    visitor.settled()
+    assert len(heard.answers[-1].token_ids) == heard.answer_tokens
+    visitor.page.wait_for_function("[...document.querySelectorAll('[data-testid=user] img')].some((picture) => picture.naturalWidth > 0)")
+    visitor.page.wait_for_function("document.querySelector('[data-testid=user] video').readyState > 0")
+
+
+def test_a_second_turn_about_the_same_picture_encodes_nothing_again(visitor: Visitor, address: str, heard: Heard) -> None:
+    visitor.open(address, heard)
+    visitor.ask("What is it?", PHOTO)
+    visitor.settled()
+    first = heard.answers[-1]
+    visitor.ask("And what else?")
+    visitor.settled()
+    second = heard.answers[-1]
+    assert (second.encoded_slices, second.image_tokens) == (0, first.image_tokens)
+    assert second.cached_tokens > first.image_tokens > 0
+
+
+def _begin_an_endless_answer(visitor: Visitor, heard: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ask the real model and wait for some words, of more than a page can show before a test gives up."""
+    with monkeypatch.context() as patch:
+        patch.setattr(heard, "answer_tokens", 20_000)
+        visitor.ask("Tell me everything", PHOTO)
+        visitor.page.wait_for_function(
+            "document.querySelector('[data-testid=bot]')?.innerText.length > 20 && !document.querySelector('.thought-group')"
+        )
+
+
+def test_stop_in_the_middle_of_an_answer_keeps_what_was_said_and_frees_the_model(
+    visitor: Visitor, address: str, heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    visitor.open(address, heard)
+    ended = len(heard.answers)
+    _begin_an_endless_answer(visitor, heard, monkeypatch)
+    visitor.stop.click()
+    visitor.settled()
+    expect(visitor.answers).not_to_be_empty()
+    answer = visitor.ask("Now be brief")
+    visitor.settled()
+    expect(answer).not_to_be_empty()
+    assert len(heard.answers) == ended + 1  # the stopped one was never finished
+
+
+def test_closing_the_page_frees_the_model(visitor: Visitor, browser: Browser, address: str, heard: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
+    visitor.open(address, heard)
+    _begin_an_endless_answer(visitor, heard, monkeypatch)
+    visitor.page.close()
+    ended = len(heard.answers)
+    assert heard.closed.acquire(timeout=20)
+    with browser.new_page() as page:
+        other = Visitor(page).open(address, heard)
+        other.ask("Anybody there?")
+        other.settled()
+    assert len(heard.answers) == ended + 1
+
+
+def test_a_broken_file_is_named_in_one_sentence_and_the_conversation_goes_on(visitor: Visitor, address: str, heard: Heard, tmp_path: Path) -> None:
+    (tmp_path / "broken.jpg").write_bytes(PHOTO.read_bytes()[:3000])
+    visitor.open(address, heard)
+    refused = visitor.ask("What is this?", tmp_path / "broken.jpg")
+    expect(refused).to_have_text("Picture 1 cannot be read: the file is damaged or cut short.")
+    visitor.settled()
+    expect(visitor.page.get_by_text("Error", exact=True)).to_be_hidden()  # Gradio's own, which would cover the conversation
+    answered = len(heard.answers)
+    answer = visitor.ask("And this?", PHOTO)
+    visitor.settled()
+    expect(answer).not_to_be_empty()
+    visitor.page.get_by_role("button", name="Retry").click()
+    visitor.settled()
+    assert len(heard.answers) == answered + 2
+    expect(refused).to_be_visible()
+
+
+def test_a_picture_that_was_deleted_meanwhile_is_missed_in_one_sentence_and_can_be_uploaded_again(visitor: Visitor, tmp_path: Path) -> None:
+    with Assistant(BUNDLED) as assistant, served(heard := Heard(assistant), tmp_path) as address:
+        visitor.open(address, heard)
+        visitor.ask("What is it?", PHOTO)
+        visitor.settled()
+        [uploaded] = tmp_path.glob(f"*/{PHOTO.name}")
+        uploaded.unlink()
+        expect(visitor.ask("And what else?")).to_have_text(re.compile(r"^\s*Picture 1 .* there.*\.\s*$"))
+        visitor.settled()
+        visitor.ask("Here it is", PHOTO)
+        visitor.settled()
+        first, again = heard.answers
+    assert again.image_tokens == 2 * first.image_tokens
+
+
+def test_progress_stands_where_the_answer_will_be(visitor: Visitor, tmp_path: Path) -> None:
+    assistant = Scripted([Status("queued", 0, 2), Status("prefill", 1, 4), HOLD], words("fine"))
+    with served(assistant, tmp_path) as address:
+        visitor.open(address, assistant)
+        expect(visitor.ask("Hello")).to_have_text("Reading the prompt: 25 %")
+        visitor.stop.click()
+        visitor.settled()
+        expect(visitor.ask("Hello?")).to_have_text("fine")
+
+
+def test_a_model_that_fails_in_the_middle_leaves_what_it_said_and_a_sentence(visitor: Visitor, tmp_path: Path) -> None:
+    assistant = Scripted([TextDelta("Once upon"), EngineDead("The model failed; please try again.")], words("a time"))
+    with served(assistant, tmp_path) as address:
+        visitor.open(address, assistant)
+        visitor.ask("Tell me a story")
+        expect(visitor.answers).to_have_text(["Once upon", "The model failed; please try again."])
+        visitor.settled()
+        visitor.ask("Go on")
+        expect(visitor.answers.nth(2)).to_have_text("a time")
+    assert assistant.asked[1] == [Message.user("Tell me a story"), Message.assistant("Once upon"), Message.user("Go on")]
+
+
+def test_what_people_type_reaches_the_model_as_it_stands_and_again_in_the_next_turn(visitor: Visitor, tmp_path: Path) -> None:
+    assistant = Scripted(words("so <box>1 2 3 4</box> it is"), words("fine"))
+    typed = "how do I write <image> in *HTML*?  </im_end>"
+    with served(assistant, tmp_path) as address:
+        visitor.open(address, assistant)
+        expect(visitor.ask(typed, PHOTO)).to_have_text("so <box>1 2 3 4</box> it is")
+        expect(visitor.questions.last).to_contain_text("</im_end>")
+        visitor.settled()
+        expect(visitor.ask("and then?")).to_have_text("fine")
+    [question] = assistant.asked[0]
+    assert isinstance(question.content[0], Image)
+    assert question.content[1] == Text(typed)
+    assert assistant.asked[1] == [question, Message.assistant("so <box>1 2 3 4</box> it is"), Message.user("and then?")]
+
+
+def test_a_cleared_conversation_is_forgotten(visitor: Visitor, tmp_path: Path) -> None:
+    assistant = Scripted(words("fine"))
+    with served(assistant, tmp_path) as address:
+        visitor.open(address, assistant)
+        expect(visitor.ask("Hello")).to_have_text("fine")
+        visitor.settled()
+        visitor.page.get_by_role("button", name="Clear").first.click()
+        expect(visitor.answers).to_have_count(0)
+        expect(visitor.ask("Hello again")).to_have_text("fine")
+    assert assistant.asked[1] == [Message.user("Hello again")]
+
+
+def test_an_answer_runs_no_script_and_fetches_nothing_from_elsewhere(visitor: Visitor, tmp_path: Path, elsewhere: tuple[str, list[str]]) -> None:
+    url, fetched = elsewhere
+    hostile = (
+        f"![a]({url}a.png) <img src='{url}b.png'> <img src='nothing' onerror='document.title = 1'> <script>document.title = 2</script> "
+        f"<svg onload='document.title = 3'></svg> <video src='{url}c.mp4' autoplay></video> <iframe src='{url}d.html'></iframe> "
+        f"<div style='background: url({url}e.png)'>the</div> [link](javascript:document.title=4) <style>@import '{url}f.css'</style> end"
+    )
+    assistant = Scripted(words(hostile))
+    with served(assistant, tmp_path) as address:
+        visitor.open(address, assistant)
+        title = visitor.page.title()
+        answer = visitor.ask("Hello")
+        expect(answer).to_contain_text("end")
+        visitor.page.wait_for_function("[...document.querySelectorAll('[data-testid=bot] img')].every((picture) => picture.complete)")
+        visitor.settled()
+        expect(answer.locator("script, iframe, [onerror], [onload], a[href^=javascript]")).to_have_count(0)
+        assert visitor.page.title() == title
+    assert fetched == []
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[tuple[str, list[str]]]:
+    """A server that is not ours, and the paths that were fetched from it."""
+    fetched: list[str] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            fetched.append(self.path)
+            self.send_error(404)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/", fetched
+        server.shutdown()
+
+
+def test_a_visit_reaches_no_other_host_and_raises_no_complaint(visitor: Visitor, address: str, heard: Heard) -> None:
+    visitor.open(address, heard)
+    visitor.ask("What is it?", PHOTO, VIDEO)
+    visitor.settled()
+    assert [url for url in visitor.requested if not url.startswith((address, "data:", f"blob:{address}"))] == []
+    assert visitor.complaints == []

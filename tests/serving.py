@@ -1,0 +1,112 @@
+"""An assistant, the real one or one that plays a script -> the page served on 127.0.0.1, and what was asked and answered meanwhile."""
+
+import asyncio
+import os
+import socket
+import threading
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing, contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import gradio
+
+import app
+from pipeline import Answer, Assistant, Delta, GenerationConfig, Message, TextDelta
+
+T = TypeVar("T")
+MEDIA = Path(gradio.__path__[0]) / "media_assets"
+PHOTO = MEDIA / "images" / "cheetah1.jpg"
+VIDEO = MEDIA / "videos" / "world.mp4"
+
+#: In a script: nothing more comes until somebody cancels.
+HOLD = "hold"
+
+
+def answer(text: str, **values: Any) -> Answer:
+    """The last delta of an answer, with nothing remarkable about it but what is given."""
+    numbers = {"prompt_tokens": 1, "image_tokens": 0, "cached_tokens": 0, "encoded_slices": 0, "dropped_turns": 0, "vision_s": 0.0}
+    return Answer(**{"text": text, "token_ids": (1,), "finish_reason": "stop", "ttft_s": None, "decode_tps": None, **numbers, **values})
+
+
+class Scripted:
+    """Stands in for an assistant: plays one script for each request, the last one over again, and remembers what it was asked."""
+
+    def __init__(self, *scripts: Sequence[Delta | Exception | str]) -> None:
+        self._scripts = scripts
+        self.asked: list[Sequence[Message]] = []
+        self.closed = threading.Semaphore(0)  # released once for each request that has ended, in whatever way
+
+    async def stream(self, messages: Sequence[Message]) -> AsyncGenerator[Delta, None]:
+        script = self._scripts[min(len(self.asked), len(self._scripts) - 1)]
+        self.asked.append(messages)
+        try:
+            for step in script:
+                if isinstance(step, Exception):
+                    raise step
+                if isinstance(step, str):
+                    await asyncio.Event().wait()
+                else:
+                    yield step
+        finally:
+            self.closed.release()
+
+
+class Heard:
+    """A real assistant, asked in a way that a test can rely on, and every answer it gave to the end."""
+
+    def __init__(self, assistant: Assistant) -> None:
+        self._assistant = assistant
+        self.answers: list[Answer] = []
+        self.answer_tokens = 20
+        self.closed = threading.Semaphore(0)
+
+    async def stream(self, messages: Sequence[Message]) -> AsyncGenerator[Delta, None]:
+        # A model of noise may end at once or never: this many tokens are enough to see them come, and few enough to wait for.
+        generation = GenerationConfig(min_new_tokens=self.answer_tokens, max_new_tokens=self.answer_tokens, seed=1)
+        try:
+            async with aclosing(self._assistant.stream(messages, generation)) as stream:
+                async for delta in stream:
+                    if isinstance(delta, Answer):
+                        self.answers.append(delta)
+                    yield delta
+        finally:
+            self.closed.release()
+
+
+def words(*texts: str) -> list[Delta]:
+    """A script that says the texts one after the other and ends."""
+    return [*map(TextDelta, texts), answer("".join(texts))]
+
+
+def in_a_loop(function: Callable[[], T]) -> T:
+    """Call in a thread where an event loop runs: where none does, Gradio makes some and forgets to close them."""
+
+    async def call() -> T:
+        return function()
+
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(lambda: asyncio.run(call())).result()
+
+
+@contextmanager
+def served(assistant: Any, uploads: Path, notice: str = "") -> Iterator[str]:
+    """The address of the page while it is served."""
+    before = os.environ.get("GRADIO_TEMP_DIR")
+    os.environ["GRADIO_TEMP_DIR"] = str(uploads)
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+
+    def start() -> tuple[Any, str]:
+        demo = app.build(assistant, notice)
+        return demo, app.launch(demo, "127.0.0.1", port)
+
+    demo, address = in_a_loop(start)
+    try:
+        yield address
+    finally:
+        demo.close()
+        os.environ.pop("GRADIO_TEMP_DIR")
+        if before is not None:
+            os.environ["GRADIO_TEMP_DIR"] = before

@@ -8,8 +8,9 @@ import openvino as ov
 import pytest
 
 from pipeline.artifacts import LANGUAGE_MODEL
-from pipeline.config import EngineConfig, ModelConfig
+from pipeline.config import EngineConfig, GenerationConfig, ModelConfig
 from pipeline.engine.model_runner import StatefulRunner, load, logits_of_last_position
+from pipeline.engine.sampler import BeamSearch
 from pipeline.errors import ArtifactError, InputError
 
 CASES = ["tiny_single0", "tiny_single1", "tiny_single2", "tiny_text_only"]
@@ -68,6 +69,19 @@ def test_rows_grow_out_of_one_change_places_and_shrink_to_one(runner: StatefulRu
         np.testing.assert_allclose(logits, np.concatenate([other["logits"][:, step], one["logits"][:, step]]), atol=1e-4)
     logits = runner.forward(one["inputs_embeds"][:, 40:], (1,))
     np.testing.assert_allclose(logits, one["logits"][:, -1], atol=1e-4)
+
+
+@pytest.mark.parametrize("case", ["tiny_single0", "tiny_single1", "tiny_single2"])
+def test_the_best_beam_has_the_official_score(runner: StatefulRunner, golden: Path, case: str) -> None:
+    data = np.load(golden / f"{case}.npz")
+    search = BeamSearch(GenerationConfig.beams(max_new_tokens=24), terminators=(759, 757))
+    beam_idx = search.step(runner.forward(data["inputs_embeds"]))
+    for _ in range(23):
+        logits = runner.forward(runner.embed([beam.token_ids[-1] for beam in search.live])[:, None], beam_idx)
+        beam_idx = search.step(logits)
+    best = search.best()
+    assert list(best.token_ids) == data["beam3_rp1.2_ids"][0].tolist()
+    assert best.score == pytest.approx(float(data["beam3_rp1.2_sequence_score"][0]), abs=1e-4)
 
 
 def test_embeds_of_ids_equal_the_official_ones(runner: StatefulRunner, golden: Path) -> None:

@@ -78,15 +78,19 @@ class Processor:
         dropped = 0
         while True:
             kept = messages[dropped:]
-            placed = self._place(media[sum(len(message.media) for message in messages[:dropped]) :], options)
-            placeholders = [[Placeholder(item.image_id, item.layout.grid) for item in items] for items in placed]
-            prompt = build_prompt(kept, placeholders, self.tokenizer, self.config, options.system_prompt)
+            placed = self.place(media[sum(len(message.media) for message in messages[:dropped]) :], options)
+            prompt = self.prompt(kept, placed, options.system_prompt)
             if max_prompt_tokens is None or len(prompt.input_ids) <= max_prompt_tokens:
                 return Plan(prompt, tuple(item for items in placed for item in items), dropped)
             following = next((index for index in range(dropped + 1, len(messages)) if messages[index].role == "user"), None)
             if not options.drop_oldest or following is None:
                 raise PromptTooLong(len(prompt.input_ids), max_prompt_tokens)
             dropped = following
+
+    def prompt(self, messages: Sequence[Message], placed: Sequence[Sequence[PlannedPicture]], system_prompt: str | None = None) -> Prompt:
+        """Write a conversation whose files are `placed`: a list of pictures for each picture and video."""
+        placeholders = [[Placeholder(item.image_id, item.layout.grid) for item in items] for items in placed]
+        return build_prompt(messages, placeholders, self.tokenizer, self.config, system_prompt)
 
     def slices(self, plan: Plan) -> list[Slice]:
         """Resize and cut every picture of a plan; one slice for each span of the prompt's `image_bound`."""
@@ -105,7 +109,7 @@ class Processor:
                 loaded.append(load_video(item, self._limits, f"Video {videos}"))
         return loaded
 
-    def _place(self, media: Sequence[Sequence[Picture]], options: Options) -> list[list[PlannedPicture]]:
+    def place(self, media: Sequence[Sequence[Picture]], options: Options) -> list[list[PlannedPicture]]:
         """Choose each picture's layout, and its number among the numbered ones of the whole conversation."""
         num_frames = sum(picture.time is not None for pictures in media for picture in pictures)
         frame_slices = 1 if num_frames > MANY_FRAMES else 2

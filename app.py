@@ -1,7 +1,6 @@
 """A visitor's pictures, videos and questions -> a streamed answer on a web page and at the API endpoint `/chat`. The only file that knows Gradio."""
 
 import logging
-import mimetypes
 import os
 import signal
 import sys
@@ -45,6 +44,8 @@ DEMO_NOTICE = (
     "> **This is the bundled demo model: its words are noise** until a trained one replaces it. "
     "For real answers set `MODEL_REPO` or `MODEL_DIR` to a converted MiniCPM-V 2.6."
 )
+# Not by the system's table of types, which a slim container lacks. What a file really is, its decoder finds out.
+VIDEO_SUFFIXES = frozenset({".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm"})
 PROGRESS, REFUSED = "progress", "refused"  # kinds of asides: lines in the chat that are no part of the conversation
 NO_WORDS = "*(The model had nothing to say.)*"
 FAULT = "Something went wrong here, through no fault of yours. Please try again."
@@ -72,7 +73,7 @@ def normalise(message: str | Mapping[str, Any], history: Sequence[Mapping[str, A
     """What Gradio hands over, in any of its shapes -> the conversation, the new message last.
 
     The history may come from the browser, so whatever is not a user's or an assistant's turn in a known shape is left out. So is a user's turn
-    that got no answer at all or was refused: what was wrong with it, say a broken file, would be wrong with every later message.
+    that nothing followed or that was refused: what was wrong with it, say a broken file, would be wrong with every later message.
     """
     turns = [entry for entry in history if entry.get("role") in ("user", "assistant")]
     messages = []
@@ -97,8 +98,7 @@ def _parts(content: object) -> tuple[Text | Image | Video, ...]:
             case {"type": "text", "text": str(text)} | str(text) if text.strip():
                 parts.append(Text(text.strip()))
             case {"path": str(path)} | {"type": "file", "file": {"path": str(path)}}:
-                is_video = (mimetypes.guess_type(path)[0] or "").startswith("video/")
-                parts.append(Video(path) if is_video else Image(path))
+                parts.append(Video(path) if Path(path).suffix.lower() in VIDEO_SUFFIXES else Image(path))
     return tuple(parts)
 
 
@@ -227,11 +227,11 @@ def _serve(environ: Mapping[str, str]) -> None:
     host = environ.get("GRADIO_SERVER_NAME") or ("0.0.0.0" if environ.get("SPACE_ID") else "127.0.0.1")  # noqa: S104
     port = environ.get("PORT") or environ.get("GRADIO_SERVER_PORT") or "7860"
     threads = environ.get("CPU_CORES") or "0"
-    for name, value in (("The port", port), ("CPU_CORES", threads)):
-        if not value.isdecimal():
-            raise InputError(f"{name} is {value!r}; it must be a whole number.")
+    for name, value, low, high in (("The port", port, 1, 65535), ("CPU_CORES", threads, 0, 1024)):
+        if not value.isdecimal() or not low <= int(value) <= high:
+            raise InputError(f"{name} is {value!r}; it must be a whole number from {low} to {high}.")
     folder = locate(environ)
-    engine = EngineConfig(device=environ.get("DEVICE", "AUTO"), threads=int(threads))
+    engine = EngineConfig(device=environ.get("DEVICE") or "AUTO", threads=int(threads))
     with tempfile.TemporaryDirectory(prefix="uploads-") as uploads, Assistant(folder, engine) as assistant:
         os.environ["GRADIO_TEMP_DIR"] = uploads
         demo = build(assistant, DEMO_NOTICE if folder == BUNDLED else "")

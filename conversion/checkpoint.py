@@ -68,7 +68,7 @@ class Checkpoint:
         """
         if (folder / INDEX).is_file():
             stated = read_json(folder / INDEX).get("weight_map")
-            if not isinstance(stated, dict):
+            if not isinstance(stated, dict) or not all(isinstance(name, str) for name in stated.values()):
                 raise ArtifactError(f"{folder / INDEX} holds no weight_map.")
             shards = sorted({Path(name).name for name in stated.values()})
         else:

@@ -47,9 +47,11 @@ def check_space(output: Path, needed: int) -> None:
 def finished_or_nothing(output: Path) -> Iterator[Path]:
     """Give a temporary folder to fill; at the end it becomes `output`, or vanishes if anything was raised, an interruption included."""
     output = output.resolve()
-    output.parent.mkdir(parents=True, exist_ok=True)
     partial = output.parent / f".{output.name}.partial-{secrets.token_hex(4)}"
-    partial.mkdir()
+    try:
+        partial.mkdir(parents=True)
+    except OSError as cause:
+        raise InputError(f"{output} cannot be made: {cause.strerror}.") from cause
     try:
         yield partial
         _move_into_place(partial, output)

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import io
 import json
 import os
 import resource
@@ -22,8 +23,10 @@ from pipeline.processor import Options, Processor
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0, 2 for a user's error (one plain sentence on standard error), 1 for a fault of ours."""
     options = _parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # an answer may hold characters that the terminal has not
     try:
-        folder = Path(options.model) if options.model else locate(os.environ)
+        folder = locate({"MODEL_DIR": options.model} if options.model else os.environ)
         if options.command == "explain":
             _explain(folder, options)
         else:
@@ -36,6 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # whoever read our output has enough of it; nothing is left to flush
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     return 0
 
 
@@ -43,7 +49,7 @@ async def _ask(folder: Path, options: argparse.Namespace) -> None:
     messages, generation = _messages(options), _generation(options)
     asked = Options(system_prompt=options.system, max_slice_nums=options.max_slices)
     started = time.perf_counter()
-    with Assistant(folder, EngineConfig(device=os.environ.get("DEVICE", "AUTO"))) as assistant:
+    with Assistant(folder, EngineConfig(device=os.environ.get("DEVICE") or "AUTO")) as assistant:
         load_s = time.perf_counter() - started
         async for delta in assistant.stream(messages, generation, asked):
             if isinstance(delta, TextDelta):
@@ -103,13 +109,13 @@ def _history(path: Path) -> list[Message]:
     kinds: dict[str, type[Part]] = {"text": Text, "image": Image, "video": Video}
     try:
         messages = []
-        for turn in _list(json.loads(path.read_text(encoding="utf-8"))):
+        for turn in _list(json.loads(path.read_text(encoding="utf-8-sig"))):
             content = [(kind, value) for item in _list(turn["content"]) for kind, value in item.items()]
             messages.append(Message(turn["role"], tuple(kinds[kind](_string(value)) for kind, value in content)))
         return messages
     except OSError as cause:
         raise InputError(f"The history {path} cannot be read: {cause.strerror}.") from cause
-    except (ValueError, KeyError, TypeError, AttributeError) as cause:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as cause:
         raise InputError(
             f'The history {path} is not of the form [{{"role": "user", "content": [{{"image": PATH}}, {{"text": STRING}}]}}, ...].'
         ) from cause

@@ -69,9 +69,11 @@ class Manifest:
     def read(cls, folder: Path) -> Self:
         values = read_json(folder / MANIFEST)
         try:
-            files = {name: File(**entry) for name, entry in values.pop("files").items()}
+            files = {name: File(int(entry["size"]), str(entry["sha256"])) for name, entry in values.pop("files").items()}
+            if values.pop("format") != cls.format:
+                raise ValueError("another format")
             return cls(files=files, **values)
-        except (KeyError, TypeError, AttributeError) as cause:
+        except (KeyError, TypeError, ValueError, AttributeError) as cause:
             raise ArtifactError(f"{folder / MANIFEST} is not a manifest this version understands.") from cause
 
     def write(self, folder: Path) -> None:
@@ -92,6 +94,8 @@ def locate(environ: Mapping[str, str]) -> Path:
         folder = Path(environ["MODEL_DIR"])
     elif environ.get("MODEL_REPO"):
         folder = download(environ["MODEL_REPO"], environ.get("MODEL_REVISION") or None, [f"{variant}/*"] if variant else TOP_LEVEL)
+    elif variant:
+        raise ArtifactError(f"MODEL_VARIANT={variant} needs a MODEL_DIR or MODEL_REPO that holds it.")
     else:
         return BUNDLED
     if not folder.is_dir():

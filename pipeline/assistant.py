@@ -15,7 +15,7 @@ from pipeline.config import EngineConfig, GenerationConfig, MediaLimits
 from pipeline.engine.model_runner import load
 from pipeline.engine.request import Event, Failed, Progress, Request, Tokens
 from pipeline.engine.stateful import StatefulEngine
-from pipeline.errors import PipelineError
+from pipeline.errors import EngineDead, PipelineError
 from pipeline.message import Message
 from pipeline.processor import Options, Processor
 from pipeline.stream import TextStream
@@ -96,7 +96,7 @@ class Assistant:
     def close(self) -> None:
         """Cancel what is under way and let the model go."""
         self._engine.close()
-        self._readers.shutdown(cancel_futures=True)
+        self._readers.shutdown(wait=False, cancel_futures=True)
 
     async def stream(
         self, messages: Sequence[Message], generation: GenerationConfig | None = None, options: Options | None = None
@@ -111,8 +111,12 @@ class Assistant:
         generation = generation or GenerationConfig()
         started = self._clock()
         loop = asyncio.get_running_loop()
-        # Decoding files takes seconds at worst and must not hold up other people's streams.
-        request, dropped_turns = await loop.run_in_executor(self._readers, self._prepare, messages, generation, options)
+        # Decoding files takes seconds at worst and must not hold up other people's streams, nor words wait for files.
+        readers = self._readers if any(message.media for message in messages) else None
+        try:
+            request, dropped_turns = await loop.run_in_executor(readers, self._prepare, messages, generation, options)
+        except RuntimeError as cause:  # the pool was shut down
+            raise EngineDead("The model was shut down.") from cause
         events: asyncio.Queue[Event] = asyncio.Queue()
 
         def publish(event: Event) -> None:

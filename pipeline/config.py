@@ -94,24 +94,26 @@ class ModelConfig:
         processor = read_json(folder / "preprocessor_config.json")
         if config.get("model_type") != "minicpmv":
             raise ArtifactError(f"{folder / 'config.json'} describes a model of type {config.get('model_type')!r}; only 'minicpmv' is supported.")
-        vision = _select(VisionConfig, config.get("vision_config") or {})
+        vision = _select(VisionConfig, config.get("vision_config") or {}, "vision_config")
         slice_config = config.get("slice_config") or {"max_slice_nums": 1}
+        if not isinstance(slice_config, Mapping):
+            raise ArtifactError(f"slice_config is {slice_config!r}; it must be an object.")
         # What the official chat() asserts before each answer, checked once here.
         stated = {
             "query_num": (config.get("query_num", 64), processor.get("image_feature_size", 64)),
             "patch_size": (vision.patch_size, processor.get("patch_size", 14)),
             "max_slice_nums": (slice_config.get("max_slice_nums", 9), processor.get("max_slice_nums", 9)),
+            "slice_mode": (True, processor.get("slice_mode", True)),
             "use_image_id": (config.get("use_image_id", True), processor.get("use_image_id", False)),
         }
         for name, (in_model, in_processor) in stated.items():
             if in_model != in_processor:
-                raise ArtifactError(f"{folder}: config.json says {name} {in_model}, preprocessor_config.json says {in_processor}.")
-        own = {field.name for field in dataclasses.fields(cls)} - {"text", "vision", "slices"}
+                raise ArtifactError(f"{folder}: config.json says {name} {in_model!r}, preprocessor_config.json says {in_processor!r}.")
         return cls(
-            text=_select(TextConfig, config),
+            text=_select(TextConfig, config, "config.json"),
             vision=vision,
-            slices=_select(SliceConfig, processor),
-            **{name: config[name] for name in own if name in config},
+            slices=_select(SliceConfig, processor, "preprocessor_config.json"),
+            **_known(cls, config, "config.json"),
         )
 
 
@@ -123,6 +125,8 @@ class MediaLimits:
     max_image_pixels: int = 100_000_000
     max_video_pixels: int = 4096 * 2304
     max_video_seconds: float = 600.0
+    max_decode_seconds: float = 60.0
+    max_slice_patches: int = 10_000
     frames_per_second: float = 1.0
     max_frames: int = 64
 
@@ -195,9 +199,15 @@ class GenerationConfig:
             "min_new_tokens": (0, 32768),
         }
         for name, (low, high) in bounds.items():
-            value = getattr(self, name)
+            value, whole = getattr(self, name), isinstance(low, int)
+            if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
+                raise InputError(f"{name} is {value!r}; it must be a {'whole ' if whole else ''}number.")
             if not low <= value <= high:
                 raise InputError(f"{name} is {value}; it must be from {low} to {high}.")
+        if self.seed is not None and not (isinstance(self.seed, int) and self.seed >= 0):
+            raise InputError(f"seed is {self.seed!r}; it must be a whole number from 0.")
+        if not isinstance(self.stop, tuple) or not all(isinstance(text, str) for text in self.stop):
+            raise InputError("stop must be a tuple of strings.")
         if self.do_sample and self.num_beams > 1:
             raise InputError(f"Sampling takes one beam, not {self.num_beams}: choose sampling or beams.")
         if any(not text for text in self.stop):
@@ -226,7 +236,7 @@ class GenerationConfig:
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file of a model folder; an `ArtifactError` names the file that is missing or broken."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as cause:
         raise ArtifactError(f"{path} is missing.") from cause
     except (OSError, ValueError) as cause:
@@ -236,7 +246,27 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _select(cls: type[T], values: Mapping[str, Any]) -> T:
-    """Fill a dataclass from the keys it knows: the files hold much that is none of our business."""
-    known = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items() if name in known})
+def _select(cls: type[T], values: object, name: str) -> T:
+    """A dataclass filled from one object of a file, whose `name` an error says."""
+    if not isinstance(values, Mapping):
+        raise ArtifactError(f"{name} is {values!r}; it must be an object.")
+    return cls(**_known(cls, values, name))
+
+
+def _known(cls: type, values: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Of an object's keys those that are fields with a default; the files hold much that is none of our business.
+
+    Each value must be of its default's type, and sizes and counts at least 1.
+    """
+    known = {}
+    for field in dataclasses.fields(cls):
+        if field.default is dataclasses.MISSING or field.name not in values:
+            continue
+        value: Any = values[field.name]
+        value = tuple(value) if isinstance(value, list) else value
+        kind = type(field.default)
+        fits = isinstance(value, int | float) and not isinstance(value, bool) if kind is float else type(value) is kind
+        if not fits or (kind is int and value < 1):
+            raise ArtifactError(f"{name}: {field.name} is {value!r}, which it cannot be.")
+        known[field.name] = value
+    return known

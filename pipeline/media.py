@@ -6,14 +6,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic as clock
 
 import av
 import numpy as np
+import PIL.ExifTags
 import PIL.Image
-import PIL.ImageOps
 from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
+from PIL.Image import Transpose
 
 from pipeline.config import MediaLimits
 from pipeline.errors import ImageError, InputError, VideoError
@@ -21,6 +23,15 @@ from pipeline.message import Image, Video
 
 # Formats by content, not by name: what else Pillow would open either starts another program (EPS) or is no photograph.
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+TURNS = {
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_90,
+}
 # Containers that hold their own data. FFmpeg would also open playlists, which name other files and addresses.
 VIDEO_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,flv,ogg,gif"
 
@@ -39,23 +50,22 @@ def load_image(image: Image, limits: MediaLimits, name: str = "The picture") -> 
     Raises:
         ImageError: unreadable, of an unsupported format, or over a limit; limits are checked before any pixel is decoded.
     """
-    if isinstance(image.source, PIL.Image.Image):
-        return Picture(_upright_rgb(image.source))
-    _check_size(image.source, limits, ImageError, name)
     try:
-        # Pillow only warns of a picture that would take very much memory; our own limit is the one that counts.
+        if isinstance(image.source, PIL.Image.Image):
+            return Picture(_decoded(image.source, limits, name))
+        _check_size(image.source, limits, ImageError, name)
+        # Pillow warns of large pictures, for which our own limit counts, and of odd metadata, which does not matter.
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore")
             with PIL.Image.open(_readable(image.source), formats=IMAGE_FORMATS) as opened:
-                width, height = opened.size
-                if width * height > limits.max_image_pixels:
-                    raise ImageError(f"{name} has {width} x {height} pixels; the limit is {limits.max_image_pixels:,} pixels in all.")
-                return Picture(_upright_rgb(opened))
+                return Picture(_decoded(opened, limits, name))
+    except ImageError:
+        raise
     except PIL.UnidentifiedImageError as cause:
         raise ImageError(f"{name} is not a picture in a known format ({', '.join(IMAGE_FORMATS)}).") from cause
     except PIL.Image.DecompressionBombError as cause:
         raise ImageError(f"{name} has too many pixels; the limit is {limits.max_image_pixels:,} in all.") from cause
-    except (OSError, ValueError, SyntaxError, EOFError) as cause:  # what Pillow's decoders raise on damaged files
+    except Exception as cause:  # Pillow's decoders raise a dozen kinds on damaged files
         raise ImageError(f"{name} cannot be read: the file is damaged or cut short.") from cause
 
 
@@ -75,7 +85,7 @@ def load_video(video: Video, limits: MediaLimits, name: str = "The video") -> li
             if seconds > limits.max_video_seconds:
                 raise VideoError(f"{name} is {seconds:.0f} s long; the limit is {limits.max_video_seconds:.0f} s.")
         with _opened(video.source, name) as container:
-            pictures = list(_on_screen(container, sample_times(seconds, limits)))
+            pictures = list(_on_screen(container, sample_times(seconds, limits), limits, name))
     except av.FFmpegError as cause:
         raise VideoError(f"{name} cannot be read: the file is damaged or in an unsupported format.") from cause
     if not pictures:
@@ -102,7 +112,7 @@ def _last_time(container: InputContainer, stream: VideoStream) -> float:
     return float((max(stamps) - min(stamps)) * stream.time_base) if stamps and stream.time_base else 0.0
 
 
-def _on_screen(container: InputContainer, times: list[float]) -> Iterator[Picture]:
+def _on_screen(container: InputContainer, times: list[float], limits: MediaLimits, name: str) -> Iterator[Picture]:
     """The frame on screen at each of the ascending `times`, with the time at which it appeared."""
     stream = container.streams.video[0]
     stream.thread_type = "AUTO"
@@ -110,7 +120,10 @@ def _on_screen(container: InputContainer, times: list[float]) -> Iterator[Pictur
     wanted = next(waiting, None)
     start: float | None = None
     shown: tuple[VideoFrame, float] | None = None
+    give_up = clock() + limits.max_decode_seconds
     for index, frame in enumerate(container.decode(stream)):
+        if clock() > give_up:
+            raise VideoError(f"{name} takes too long to decode; the limit is {limits.max_decode_seconds:.0f} s.")
         time = frame.time if frame.time is not None else index / float(stream.average_rate or 25)
         start = time if start is None else start
         while wanted is not None and shown is not None and time - start > wanted + _TICK:
@@ -135,6 +148,8 @@ def _opened(source: Path | str | bytes, name: str) -> Iterator[InputContainer]:
     with av.open(_readable(source), options=options, metadata_errors="ignore") as container:
         if not isinstance(container, InputContainer) or not container.streams.video:
             raise VideoError(f"{name} has no picture track.")
+        if container.streams.video[0].codec_context is None:
+            raise VideoError(f"{name} cannot be read: it is in an unsupported format.")
         yield container
 
 
@@ -145,17 +160,23 @@ def _readable(source: Path | str | bytes) -> str | io.BytesIO:
 def _check_size(source: Path | str | bytes, limits: MediaLimits, error: type[InputError], name: str) -> None:
     try:
         size = len(source) if isinstance(source, bytes) else Path(source).stat().st_size
-    except OSError as cause:
-        raise error(f"{name} is missing: its file is not there any more; add it again.") from cause
+    except (OSError, ValueError) as cause:  # a path with a zero byte is a ValueError
+        raise error(f"{name} is missing: there is no such file, or it was deleted meanwhile.") from cause
     if size > limits.max_file_bytes:
         raise error(f"{name} has {size:,} bytes; the limit is {limits.max_file_bytes:,}.")
     if size == 0:
         raise error(f"{name} is empty: it has 0 bytes.")
 
 
-def _upright_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
+def _decoded(image: PIL.Image.Image, limits: MediaLimits, name: str) -> PIL.Image.Image:
     """Turn as the camera was held, reduce 16 bits to 8, lay what is transparent on white, and drop the rest of what a file can hold."""
-    image = PIL.ImageOps.exif_transpose(image)
+    width, height = image.size
+    if not 0 < width * height <= limits.max_image_pixels:
+        raise ImageError(f"{name} has {width} x {height} pixels; the limit is {limits.max_image_pixels:,} pixels in all.")
+    image.load()  # some formats keep the camera's notes behind the pixels
+    # Of the camera's notes only this one is read: the others may be odd in a picture that is quite in order.
+    turn = TURNS.get(image.getexif().get(PIL.ExifTags.Base.Orientation, 1))
+    image = image if turn is None else image.transpose(turn)
     if image.mode.startswith("I;16"):
         image = PIL.Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.has_transparency_data:

@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.config import MediaLimits, ModelConfig
-from pipeline.errors import InputError, PromptTooLong
+from pipeline.errors import ImageError, InputError, PromptTooLong
 from pipeline.media import Picture, load_image, load_video
-from pipeline.message import Image, Message, Placeholder, Prompt, build_prompt, check_turns
+from pipeline.message import Image, Message, Placeholder, Prompt, Text, build_prompt, check_turns
 from pipeline.preprocess import Layout, Slice, cut, plan
 from pipeline.tokenizer import Tokenizer
 
+# No text has as many characters a token on average: what is longer is refused before the tokenizer spends seconds on it.
+CHARACTERS_A_TOKEN = 100
 # The official demo's convention for video: with more frames than this in the conversation none of them is cut, with fewer each may be cut in two.
 MANY_FRAMES = 16
 
@@ -74,6 +76,8 @@ class Processor:
         """
         options = options or Options()
         check_turns(messages)
+        if max_prompt_tokens is not None:
+            _check_length(messages, options, CHARACTERS_A_TOKEN * max_prompt_tokens)
         media = self._load(messages)
         dropped = 0
         while True:
@@ -122,6 +126,19 @@ class Processor:
                 max_slice_nums = options.max_slice_nums or (frame_slices if is_frame else None)
                 use_image_id = options.use_image_id if options.use_image_id is not None else self.config.slices.use_image_id and not is_frame
                 layout = plan(picture.image.size, self.config.slices, max_slice_nums)
+                if (patches := max(height * width for height, width in layout.tgt_sizes)) > self._limits.max_slice_patches:
+                    width, height = layout.size
+                    limit = self._limits.max_slice_patches
+                    raise ImageError(
+                        f"A picture of {width} x {height} pixels is too long and thin: it takes {patches:,} patches, and the limit is {limit:,}."
+                    )
                 placed[-1].append(PlannedPicture(picture, layout, numbered if use_image_id else None))
                 numbered += use_image_id
         return placed
+
+
+def _check_length(messages: Sequence[Message], options: Options, limit: int) -> None:
+    texts = [part.text for message in messages for part in message.content if isinstance(part, Text)]
+    characters = sum(map(len, texts)) + len(options.system_prompt or "")
+    if characters > limit:
+        raise InputError(f"The conversation has {characters:,} characters; the limit is {limit:,}.")

@@ -62,7 +62,17 @@ def test_a_further_file_of_the_manifest_is_missed_too(folder: Path) -> None:
         verify(folder)
 
 
-@pytest.mark.parametrize("content", ["{}", '{"files": [], "source": ""}', '{"files": {"a": {}}}', "[]", "{"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{}",
+        '{"format": 2, "files": {}, "source": "", "revision": null, "recipe": {}, "versions": {}}',
+        '{"files": [], "source": ""}',
+        '{"files": {"a": {}}}',
+        "[]",
+        "{",
+    ],
+)
 def test_a_manifest_that_is_not_understood_is_refused(folder: Path, content: str) -> None:
     (folder / MANIFEST).write_text(content)
     with pytest.raises(ArtifactError, match=MANIFEST.replace(".", r"\.")):
@@ -96,6 +106,11 @@ def test_of_several_variants_one_must_be_named(folder: Path, tmp_path: Path) -> 
         locate({"MODEL_DIR": both})
     with pytest.raises(ArtifactError, match=r"MODEL_VARIANT=fp16 is not in .*; it holds int4, int8"):
         locate({"MODEL_DIR": both, "MODEL_VARIANT": "fp16"})
+
+
+def test_a_variant_of_nothing_is_refused() -> None:
+    with pytest.raises(ArtifactError, match="MODEL_VARIANT=int8 needs a MODEL_DIR or MODEL_REPO"):
+        locate({"MODEL_VARIANT": "int8"})
 
 
 def test_a_repo_is_downloaded_at_its_revision_and_only_the_wanted_variant(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,6 +53,16 @@ def test_files_that_contradict_each_other_are_refused(folder: Path, field: str, 
         ModelConfig.from_folder(folder)
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [{"hidden_size": "256"}, {"num_hidden_layers": -1}, {"rope_theta": "x"}, {"vision_config": [1]}, {"slice_config": [1]}, {"query_num": True}],
+)
+def test_a_value_of_the_wrong_kind_is_named(folder: Path, fields: dict[str, object]) -> None:
+    edit(folder / "config.json", **fields)
+    with pytest.raises(ArtifactError, match=next(iter(fields))):
+        ModelConfig.from_folder(folder)
+
+
 def test_another_kind_of_model_is_refused(folder: Path) -> None:
     edit(folder / "config.json", model_type="llava")
     with pytest.raises(ArtifactError, match="'llava'; only 'minicpmv'"):
@@ -97,6 +107,10 @@ def test_an_unknown_option_is_an_error_and_not_ignored() -> None:
         ({"max_new_tokens": 0}, "max_new_tokens is 0; it must be from 1 to 32768."),
         ({"num_beams": 3}, "Sampling takes one beam, not 3: choose sampling or beams."),
         ({"stop": ("",)}, "A stop string is empty."),
+        ({"stop": "abc"}, "stop must be a tuple of strings."),
+        ({"seed": -1}, "seed is -1; it must be a whole number from 0."),
+        ({"max_new_tokens": 2.5}, "max_new_tokens is 2.5; it must be a whole number."),
+        ({"temperature": "hot"}, "temperature is 'hot'; it must be a number."),
         ({"temperature": float("nan")}, "temperature is nan; it must be from 0.01 to 10.0."),
     ],
 )

@@ -124,11 +124,11 @@ def test_the_same_seed_gives_the_same_answer(golden: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "environ", "sentence"),
     [
-        (["--image", "nowhere.png", "--text", "?"], {}, "Picture 1 is missing: its file is not there any more; add it again."),
+        (["--image", "nowhere.png", "--text", "?"], {}, "Picture 1 is missing: there is no such file, or it was deleted meanwhile."),
         ([], {}, "The conversation is empty."),
         (["--text", "a", "--beams", "99"], {}, "num_beams is 99; it must be from 1 to 16."),
         (["--text", "a", "--history", "nowhere.json"], {}, "The history nowhere.json cannot be read: No such file or directory."),
-        (["--text", "a", "--model", "nowhere"], {}, "nowhere is not a complete model folder; it lacks"),
+        (["--text", "a", "--model", "nowhere"], {}, "The model folder nowhere does not exist."),
         (["--text", "a"], {"DEVICE": "NPU"}, "DEVICE=NPU cannot run this model"),
         (["--text", "a"], {"MODEL_DIR": "nowhere"}, "The model folder nowhere does not exist."),
     ],

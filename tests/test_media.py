@@ -1,6 +1,7 @@
 """Real files from the gradio package and made ones: what is read, what is refused and with which words."""
 
 import io
+import struct
 from fractions import Fraction
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import av
 import gradio
 import numpy as np
 import PIL.Image
+import PIL.ImageOps
 import pytest
 
 from pipeline.config import MediaLimits
@@ -93,6 +95,39 @@ def test_a_lying_picture_is_turned_as_the_camera_was_held() -> None:
     assert load_image(Image(encoded(image, "JPEG", exif=exif)), LIMITS).image.size == (20, 40)
 
 
+@pytest.mark.parametrize(
+    ("orientation", "corner"), [(1, (0, 0)), (2, (1, 0)), (3, (1, 1)), (4, (0, 1)), (5, (0, 0)), (6, (1, 0)), (7, (1, 1)), (8, (0, 1))]
+)
+def test_each_way_to_hold_a_camera_puts_the_corner_where_it_belongs(orientation: int, corner: tuple[int, int]) -> None:
+    image = PIL.Image.new("RGB", (40, 20), "black")
+    image.paste("white", (0, 0, 10, 10))
+    exif = PIL.Image.Exif()
+    exif[0x0112] = orientation
+    upright = load_image(Image(encoded(image, "PNG", exif=exif)), LIMITS).image
+    with PIL.Image.open(io.BytesIO(encoded(image, "PNG", exif=exif))) as opened:
+        expected = PIL.ImageOps.exif_transpose(opened)
+    assert (upright.size, upright.tobytes()) == (expected.size, expected.tobytes())
+    at = tuple(side - 3 if end else 3 for side, end in zip(upright.size, corner, strict=True))
+    assert upright.getpixel(at) == (255, 255, 255)
+
+
+def test_odd_notes_of_the_camera_do_not_spoil_a_picture_that_is_in_order() -> None:
+    exif = PIL.Image.Exif()
+    exif[0x0112], exif[0x011A] = 6, 72.0
+    data = bytearray(encoded(PIL.Image.new("RGB", (40, 20), "red"), "JPEG", exif=exif))
+    data[data.index(b"Exif") + 29] = 0  # another type for the resolution, which cannot be written back
+    with PIL.Image.open(io.BytesIO(bytes(data))) as opened, pytest.raises(struct.error):
+        PIL.ImageOps.exif_transpose(opened)
+    assert load_image(Image(bytes(data)), LIMITS).image.size == (20, 40)
+
+
+def test_what_is_no_picture_in_memory_is_refused() -> None:
+    with pytest.raises(ImageError):
+        load_image(Image(PIL.Image.new("RGB", (0, 0))), LIMITS)
+    with pytest.raises(ImageError, match="the limit is 10 pixels"):
+        load_image(Image(PIL.Image.new("RGB", (4, 4))), MediaLimits(max_image_pixels=10))
+
+
 def test_what_is_transparent_is_white() -> None:
     for image, kind in ((PIL.Image.new("RGBA", (4, 4), (0, 0, 0, 0)), "PNG"), (PIL.Image.new("LA", (4, 4), (0, 0)), "PNG")):
         assert load_image(Image(encoded(image, kind)), LIMITS).image.getpixel((1, 1)) == (255, 255, 255)
@@ -152,7 +187,7 @@ def test_a_bomb_that_declares_more_than_pillow_allows_is_refused() -> None:
 
 def test_a_file_that_is_gone_is_missed_in_plain_words(tmp_path: Path) -> None:
     for load, item in ((load_image, Image(tmp_path / "gone")), (load_video, Video(tmp_path / "gone"))):
-        with pytest.raises(InputError, match="is missing: its file is not there any more; add it again"):
+        with pytest.raises(InputError, match="is missing: there is no such file, or it was deleted meanwhile"):
             load(item, LIMITS)
 
 

@@ -111,3 +111,16 @@ def test_limits_reach_the_files(golden: Path) -> None:
 def test_fewer_than_one_slice_is_refused() -> None:
     with pytest.raises(InputError, match="max_slice_nums is 0; it must be at least 1"):
         Options(max_slice_nums=0)
+
+
+def test_a_picture_so_thin_that_it_would_hold_the_encoder_for_minutes_is_refused(processor: Processor) -> None:
+    long = Image(PIL.Image.new("RGB", (1, 20_000)))
+    assert processor.plan([Message.user(long, "?")]).pictures
+    longer = Image(PIL.Image.new("RGB", (1, 2_000_000)))
+    with pytest.raises(ImageError, match=r"A picture of 1 x 2000000 pixels is too long and thin: it takes 45,255 patches, and the limit is 10,000"):
+        processor.plan([Message.user(longer, "?")])
+
+
+def test_a_text_of_megabytes_is_refused_before_it_is_tokenised(processor: Processor) -> None:
+    with pytest.raises(InputError, match=r"^The conversation has 1,000,001 characters; the limit is 819,200\.$"):
+        processor.plan([Message.user("a" * 1_000_001)], max_prompt_tokens=8192)

@@ -62,9 +62,9 @@ class Failed:
 Event: TypeAlias = Progress | Tokens | Finished | Failed
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Ticket:
-    """A request handed in. Events are published from the engine's thread; `cancel` may be called from any, any number of times."""
+    """A request handed in. Events are published from any thread; `cancel` may be called from any, any number of times."""
 
     request: Request
     publish: Callable[[Event], None]

@@ -50,7 +50,7 @@ class StatefulEngine:
         self._thread.start()
 
     def submit(self, request: Request, publish: Callable[[Event], None]) -> Ticket:
-        """Queue a request; its events are published from the engine's thread, a `Finished` or `Failed` last.
+        """Queue a request; its events are published from whatever thread they arise in, a `Finished` or `Failed` last.
 
         Raises:
             Overloaded: `max_waiting` requests wait already.
@@ -60,7 +60,8 @@ class StatefulEngine:
         with self._changed:
             if self._closed:
                 raise EngineDead("The model was shut down.")
-            ahead = sum(not other.cancelled.is_set() for other in self._waiting) + (self._running is not None)
+            self._drop_cancelled()
+            ahead = len(self._waiting) + (self._running is not None)
             if ahead > self._engine.max_waiting:
                 raise Overloaded(f"The queue is full ({ahead - 1} waiting, the limit is {self._engine.max_waiting}): please try again in a while.")
             if ahead:
@@ -91,10 +92,9 @@ class StatefulEngine:
             except Exception as cause:
                 # Whatever it was, the state may be half-written: the next request starts from none.
                 logger.exception("A request failed in the engine")
-                self._forget()
-                error = EngineDead("The model failed while it was answering; please try again.")
-                error.__cause__ = cause
-                outcome = Failed(error)
+                outcome = Failed(_dead("The model failed while it was answering; please try again.", cause))
+                if not self._forget():
+                    self._give_up(cause)
             ticket.publish(outcome)
 
     def _answer(self, ticket: Ticket) -> Finished:
@@ -188,9 +188,35 @@ class StatefulEngine:
     def _max_new_tokens(self, ticket: Ticket) -> int:
         return min(ticket.request.generation.max_new_tokens, self._context_tokens - len(ticket.request.prompt.input_ids))
 
-    def _forget(self) -> None:
+    def _forget(self) -> bool:
+        """Start from nothing; whether the model still lets us."""
         self._held.clear()
-        self._runner.truncate(0)
+        try:
+            self._runner.truncate(0)
+        except Exception:
+            logger.exception("The model's state cannot be reset")
+            return False
+        return True
+
+    def _give_up(self, cause: Exception) -> None:
+        """Take no more requests, and tell those that wait."""
+        with self._changed:
+            self._closed = True
+            for ticket in self._waiting:
+                ticket.publish(Failed(_dead("The model stopped working.", cause)))
+            self._waiting.clear()
+
+    def _drop_cancelled(self) -> None:
+        """Let go of what nobody waits for any more, pictures included."""
+        for ticket in [ticket for ticket in self._waiting if ticket.cancelled.is_set()]:
+            self._waiting.remove(ticket)
+            ticket.publish(Finished("cancelled", (), 0, 0, 0.0, None, self._clock()))
+
+
+def _dead(sentence: str, cause: Exception) -> EngineDead:
+    error = EngineDead(sentence)
+    error.__cause__ = cause
+    return error
 
 
 def _keys(request: Request) -> list[Key]:

@@ -195,6 +195,34 @@ def test_a_failure_of_the_model_is_told_and_does_not_spoil_the_next_answer(bench
     assert (answer.cached_tokens, answer.token_ids) == (0, expected)
 
 
+def test_an_engine_that_cannot_start_afresh_tells_everybody_and_takes_no_more(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("device lost")
+
+    release = threading.Event()
+    blocker, waiting = Recorder(lambda event: isinstance(event, Progress) and release.wait(60)), Recorder()
+    monkeypatch.setattr(StatefulRunner, "forward", fail)
+    monkeypatch.setattr(StatefulRunner, "truncate", fail)
+    bench.engine.submit(bench.request(Message.user("first")), blocker)
+    bench.engine.submit(bench.request(Message.user("second")), waiting)
+    release.set()
+    for recorder in (blocker, waiting):
+        assert recorder.done.wait(60)
+        assert isinstance(recorder.events[-1], Failed)
+    with pytest.raises(EngineDead):
+        bench.engine.submit(bench.request(Message.user("third")), Recorder())
+
+
+def test_after_beams_a_follow_up_reuses_what_they_computed(bench: Bench) -> None:
+    question = Message.user(bench.image("a_300x200"), "What is in the image?")
+    answer = bench.ask(question, generation=GenerationConfig.beams(max_new_tokens=12))
+    prompt_tokens = len(bench.request(question).prompt.input_ids)
+    first = bench.engine._held[prompt_tokens]
+    assert len(bench.engine._held) == bench.runner.length == prompt_tokens + 11
+    assert isinstance(first, int)
+    assert answer.reason == "length"
+
+
 def test_the_answer_stops_where_the_context_ends(bench: Bench) -> None:
     bench.engine._context_tokens = 60
     request = bench.request(Message.user("Who are you?"), generation=GenerationConfig.greedy(max_new_tokens=2000))

@@ -355,8 +355,8 @@ def _process(**environ: str) -> subprocess.Popen[str]:
 @pytest.mark.parametrize(
     ("environ", "sentence"),
     [
-        ({"CPU_CORES": "many"}, "CPU_CORES is 'many'; it must be a whole number."),
-        ({"PORT": "-1"}, "The port is '-1'; it must be a whole number."),
+        ({"CPU_CORES": "many"}, "CPU_CORES is 'many'; it must be a whole number from 0 to 1024."),
+        ({"PORT": "-1"}, "The port is '-1'; it must be a whole number from 1 to 65535."),
         ({"DEVICE": "TPU"}, "DEVICE=TPU is unknown"),
         ({"MODEL_DIR": "/nowhere/model"}, "The model folder /nowhere/model does not exist."),
     ],

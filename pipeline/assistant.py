@@ -114,9 +114,10 @@ class Assistant:
         # Decoding files takes seconds at worst and must not hold up other people's streams, nor words wait for files.
         readers = self._readers if any(message.media for message in messages) else None
         try:
-            request, dropped_turns = await loop.run_in_executor(readers, self._prepare, messages, generation, options)
-        except RuntimeError as cause:  # the pool was shut down
+            prepared = loop.run_in_executor(readers, self._prepare, messages, generation, options)
+        except RuntimeError as cause:  # the pool takes no more after `close`
             raise EngineDead("The model was shut down.") from cause
+        request, dropped_turns = await prepared
         events: asyncio.Queue[Event] = asyncio.Queue()
 
         def publish(event: Event) -> None:

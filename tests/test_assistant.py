@@ -232,6 +232,14 @@ async def test_a_crowd_is_told_how_long_the_queue_is(fp32_folder: Path) -> None:
             await stream.aclose()
 
 
+@pytest.mark.parametrize("picture", [False, True])
+async def test_after_it_was_closed_it_says_so(fp32_folder: Path, golden: Path, picture: bool) -> None:
+    assistant = Assistant(fp32_folder, EngineConfig(device="CPU"))
+    assistant.close()
+    with pytest.raises(EngineDead, match="was shut down"):
+        await assistant.answer(messages_of(golden, "single0") if picture else [Message.user("Hi")])
+
+
 def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"is not a complete model folder; it lacks openvino_language_model\.xml"):
         Assistant(tmp_path)

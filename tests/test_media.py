@@ -178,6 +178,11 @@ def test_limits_are_named_with_the_value_before_anything_is_decoded(tmp_path: Pa
         load_video(Video(clip), MediaLimits(max_video_pixels=100))
 
 
+def test_a_video_that_takes_too_long_to_decode_is_given_up() -> None:
+    with pytest.raises(VideoError, match=r"^The video takes too long to decode; the limit is 0 s\.$"):
+        load_video(Video(ASSETS / "videos" / "b.mp4"), MediaLimits(max_decode_seconds=0))
+
+
 def test_a_bomb_that_declares_more_than_pillow_allows_is_refused() -> None:
     bomb = bytearray(encoded(PIL.Image.new("1", (8, 8)), "BMP"))
     bomb[18:26] = (60000).to_bytes(4, "little") * 2

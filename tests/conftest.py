@@ -16,24 +16,30 @@ def golden() -> Path:
 
 
 @pytest.fixture(scope="session")
-def fp32_folder(golden: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return _converted(golden, tmp_path_factory, "fp32")
+def converted(golden: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Convert the golden tiny model to a weight format."""
+
+    def convert_to(weight_format: str) -> Path:
+        # Imported here: most tests need neither torch nor NNCF, and importing them takes seconds.
+        from conversion.checkpoint import Source
+        from conversion.compress import Recipe
+        from conversion.job import convert
+
+        folder = tmp_path_factory.mktemp("converted") / weight_format
+        convert(Source.locate(str(golden / "tiny_model")), folder, Recipe(weight_format, group_size=32))
+        return folder
+
+    return convert_to
 
 
 @pytest.fixture(scope="session")
-def int4_folder(golden: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return _converted(golden, tmp_path_factory, "int4")
+def fp32_folder(converted: Callable[[str], Path]) -> Path:
+    return converted("fp32")
 
 
-def _converted(golden: Path, tmp_path_factory: pytest.TempPathFactory, weight_format: str) -> Path:
-    # Imported here: most tests need neither torch nor NNCF, and importing them takes seconds.
-    from conversion.checkpoint import Source
-    from conversion.compress import Recipe
-    from conversion.job import convert
-
-    folder = tmp_path_factory.mktemp("converted") / weight_format
-    convert(Source.locate(str(golden / "tiny_model")), folder, Recipe(weight_format, group_size=32))
-    return folder
+@pytest.fixture(scope="session")
+def int4_folder(converted: Callable[[str], Path]) -> Path:
+    return converted("int4")
 
 
 @pytest.fixture(scope="session")

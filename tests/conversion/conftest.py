@@ -13,9 +13,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 
-from conversion.checkpoint import INDEX, WEIGHTS, Checkpoint, Source
-from conversion.compress import Recipe
-from conversion.job import convert
+from conversion.checkpoint import INDEX, WEIGHTS, Checkpoint
 from conversion.model import MiniCPMV
 from pipeline.artifacts import LANGUAGE_MODEL, RESAMPLER, TEXT_EMBEDDINGS, VISION_EMBEDDINGS
 from pipeline.config import ModelConfig
@@ -102,13 +100,13 @@ def tiny(golden: Path) -> MiniCPMV:
 
 
 @pytest.fixture(scope="session")
-def fp16_folder(golden: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return _converted(golden, tmp_path_factory, "fp16")
+def fp16_folder(converted: Callable[[str], Path]) -> Path:
+    return converted("fp16")
 
 
 @pytest.fixture(scope="session")
-def int8_folder(golden: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return _converted(golden, tmp_path_factory, "int8")
+def int8_folder(converted: Callable[[str], Path]) -> Path:
+    return converted("int8")
 
 
 @pytest.fixture(scope="session")
@@ -188,12 +186,6 @@ def resampler_inputs() -> Callable[..., dict[str, NDArray[Any]]]:
         return {"image_feature": features, "pos_embed": pos_embed, "key_padding_mask": padding}
 
     return inputs
-
-
-def _converted(golden: Path, tmp_path_factory: pytest.TempPathFactory, weight_format: str) -> Path:
-    folder = tmp_path_factory.mktemp("converted") / weight_format
-    convert(Source.locate(str(golden / "tiny_model")), folder, Recipe(weight_format))
-    return folder
 
 
 def load_modules(folder: Path) -> MiniCPMV:

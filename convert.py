@@ -9,6 +9,10 @@ import logging
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import PIL.Image
 
 
 class Interruption:
@@ -41,11 +45,13 @@ def main(arguments: list[str] | None = None) -> int:
     for kind in (signal.SIGINT, signal.SIGTERM):
         signal.signal(kind, interruption)
     chosen = {"group_size": options.group_size, "ratio": options.ratio, "symmetric": False if options.asymmetric else None}
+    chosen["vision_format"] = options.vision_format
     try:
         # NNCF draws its progress on standard output; ours is on standard error, and so belongs this.
         with contextlib.redirect_stdout(sys.stderr):
             recipe = Recipe(options.weight_format, **{name: value for name, value in chosen.items() if value is not None})
-            convert(Source.locate(options.source, options.revision), options.output, recipe, interruption.check)
+            pictures = _pictures(options.calibration) if recipe.vision_format == "int8-ptq" else []
+            convert(Source.locate(options.source, options.revision), options.output, recipe, pictures, interruption.check)
     except (InputError, ArtifactError) as error:
         print(error, file=sys.stderr)
         return 2
@@ -57,6 +63,21 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+def _pictures(folder: Path | None) -> "list[PIL.Image.Image]":
+    """Those of a folder, or drawn ones."""
+    from demo.calibration import pictures  # noqa: PLC0415
+    from pipeline.config import MediaLimits  # noqa: PLC0415
+    from pipeline.errors import InputError  # noqa: PLC0415
+    from pipeline.media import load_image  # noqa: PLC0415
+    from pipeline.message import Image  # noqa: PLC0415
+
+    if folder is None:
+        return pictures()
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder of pictures.")
+    return [load_image(Image(path), MediaLimits(), path.name).image for path in sorted(folder.iterdir()) if path.is_file()]
+
+
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Convert a MiniCPM-V 2.6 checkpoint to OpenVINO IR. None of its Python code is run.")
     parser.add_argument("source", metavar="SOURCE", help="a folder in the official checkpoint's format, or a Hub id OWNER/NAME")
@@ -65,10 +86,14 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--group-size", metavar="N", type=int, help="int4: weights that share a scale (default: 64)")
     parser.add_argument("--ratio", metavar="R", type=float, help="int4: share of the language model in 4 bits, the rest in 8 (default: 1.0)")
     parser.add_argument("--asymmetric", action="store_true", help="int4: scales with zero points")
+    parser.add_argument("--vision-format", choices=("int8-ptq",), help="image encoder with activations of 8 bits too (default: as the rest)")
+    parser.add_argument("--calibration", metavar="DIR", type=Path, help="int8-ptq: pictures like those it will be shown (default: drawn ones)")
     parser.add_argument("--revision", metavar="R", help="branch, tag or commit of a Hub id")
     options = parser.parse_args(arguments)
     if options.weight_format != "int4" and (options.group_size is not None or options.ratio is not None or options.asymmetric):
         parser.error(f"--group-size, --ratio and --asymmetric are for int4, not {options.weight_format}")
+    if options.calibration is not None and options.vision_format != "int8-ptq":
+        parser.error("--calibration is for --vision-format int8-ptq")
     return options
 
 

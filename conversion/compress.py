@@ -1,6 +1,7 @@
-"""An exported ov.Model and a recipe -> the same model with weights of 4, 8 or 16 bits; also what a recipe asks of the sizes, before any work."""
+"""An exported ov.Model and a recipe -> the same model in 4, 8 or 16 bits; also what a recipe asks of the sizes, before any work."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,31 +9,38 @@ import nncf
 import openvino as ov
 import torch
 
+from conversion.calibration import Inputs
 from pipeline.config import TextConfig
 from pipeline.errors import InputError
 
 WEIGHT_FORMATS = ("int4", "int8", "fp16", "fp32")
+VISION_FORMATS = ("int8-ptq",)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How weights are stored. The last three fields concern int4 and the language model alone; all else is int8 then.
+    """How weights are stored. The three fields after the first concern int4 and the language model alone; all else is int8 then.
 
     Args:
         weight_format: one of `WEIGHT_FORMATS`.
         group_size: how many weights of a row share a scale.
         ratio: share of the language model's weights in 4 bits, from above 0 to 1; the most sensitive of the rest are kept in 8.
         symmetric: scales alone, or with a zero point.
+        vision_format: of the image encoder, one of `VISION_FORMATS`, or None for that of the rest. "int8-ptq" computes with activations of 8 bits
+            too, which is faster and takes pictures to calibrate on.
     """
 
     weight_format: str = "int4"
     group_size: int = 64
     ratio: float = 1.0
     symmetric: bool = True
+    vision_format: str | None = None
 
     def __post_init__(self) -> None:
         if self.weight_format not in WEIGHT_FORMATS:
             raise InputError(f"The weight format {self.weight_format!r} is unknown; there are {', '.join(WEIGHT_FORMATS)}.")
+        if self.vision_format not in (None, *VISION_FORMATS):
+            raise InputError(f"The vision format {self.vision_format!r} is unknown; there is {', '.join(VISION_FORMATS)}.")
         if self.group_size < 1:
             raise InputError(f"The group size is {self.group_size}; it must be at least 1.")
         if not 0.0 < self.ratio <= 1.0:
@@ -69,7 +77,15 @@ class Recipe:
 
     def described(self) -> dict[str, Any]:
         """The fields that had an effect, for the manifest."""
-        return dataclasses.asdict(self) if self.weight_format == "int4" else {"weight_format": self.weight_format}
+        fields = (
+            dataclasses.asdict(self) if self.weight_format == "int4" else {"weight_format": self.weight_format, "vision_format": self.vision_format}
+        )
+        return {name: value for name, value in fields.items() if value is not None}
+
+
+def quantise(encoder: ov.Model, calibration: Sequence[Inputs]) -> ov.Model:
+    """Weights and activations of the image encoder in 8 bits, their ranges taken from what calibration pictures give."""
+    return nncf.quantize(encoder, nncf.Dataset(list(calibration)), model_type=nncf.ModelType.TRANSFORMER, subset_size=len(calibration))
 
 
 def compress(model: ov.Model, recipe: Recipe, language_model: bool) -> ov.Model:

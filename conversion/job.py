@@ -5,21 +5,25 @@ import functools
 import importlib.metadata
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import openvino as ov
+import PIL.Image
+import torch
 from torch import nn
 
 from conversion import export
+from conversion.calibration import Inputs, encoder_inputs
 from conversion.checkpoint import Checkpoint, Source
-from conversion.compress import Recipe, compress
+from conversion.compress import Recipe, compress, quantise
 from conversion.folder import check_output, check_space, finished_or_nothing
 from conversion.model import MiniCPMV, check_architecture
 from conversion.tokenizer import check_tokenizer, write_small_files
 from pipeline.artifacts import LANGUAGE_MODEL, RESAMPLER, TEXT_EMBEDDINGS, VISION_EMBEDDINGS, File, Manifest
 from pipeline.config import ModelConfig
+from pipeline.errors import InputError
 
 logger = logging.getLogger("conversion")
 
@@ -40,10 +44,13 @@ class Part:
     export: Callable[[], ov.Model]
 
 
-def convert(source: Source, output: Path, recipe: Recipe, proceed: Callable[[], None] = lambda: None) -> None:
+def convert(
+    source: Source, output: Path, recipe: Recipe, pictures: Sequence[PIL.Image.Image] = (), proceed: Callable[[], None] = lambda: None
+) -> None:
     """Convert a checkpoint. Whatever can be refused is refused before a weight is read or a file written.
 
     Args:
+        pictures: RGB, to calibrate on; what "int8-ptq" for the image encoder needs.
         proceed: called before each step; what it raises ends the run, and nothing is left of it.
 
     Raises:
@@ -54,6 +61,8 @@ def convert(source: Source, output: Path, recipe: Recipe, proceed: Callable[[], 
     config = ModelConfig.from_folder(source.folder)
     check_architecture(config, source.folder)
     recipe.check(config.text)
+    if recipe.vision_format == "int8-ptq" and not pictures:
+        raise InputError("Activations of 8 bits take pictures to calibrate on, and there are none.")
     check_tokenizer(source.folder, config)
     step = functools.partial(_step, proceed)
     with step("checkpoint"):
@@ -65,7 +74,7 @@ def convert(source: Source, output: Path, recipe: Recipe, proceed: Callable[[], 
     with finished_or_nothing(output) as folder:
         for part in _parts(model):
             with step(part.label):
-                _write(part, checkpoint, recipe, folder / part.file)
+                _write(part, checkpoint, recipe, folder / part.file, encoder_inputs(pictures, config) if part.file == VISION_EMBEDDINGS else [])
         with step("tokenizer and configs"):
             write_small_files(source.folder, folder)
         with step("manifest"):
@@ -86,12 +95,12 @@ def _parts(model: MiniCPMV) -> tuple[Part, ...]:
     )
 
 
-def _write(part: Part, checkpoint: Checkpoint, recipe: Recipe, path: Path) -> None:
+def _write(part: Part, checkpoint: Checkpoint, recipe: Recipe, path: Path, calibration: Sequence[Inputs]) -> None:
     """Load, export, compress and save one part, then let go of its weights: the next part may need the memory."""
+    is_language_model, quantised = part.file == LANGUAGE_MODEL, part.file == VISION_EMBEDDINGS and recipe.vision_format == "int8-ptq"
     for prefix, module in part.modules.items():
-        checkpoint.load(module, prefix, recipe.load_dtype)
-    is_language_model = part.file == LANGUAGE_MODEL
-    model = compress(part.export(), recipe, is_language_model)
+        checkpoint.load(module, prefix, torch.float32 if quantised else recipe.load_dtype)
+    model = quantise(part.export(), calibration) if quantised else compress(part.export(), recipe, is_language_model)
     # The language model's matrices are float16 already where they should be; its norms and rotary frequencies would lose too much.
     ov.save_model(model, path, compress_to_fp16=recipe.weight_format == "fp16" and not is_language_model)
     for module in part.modules.values():

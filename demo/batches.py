@@ -1,47 +1,75 @@
-"""Episodes -> a training batch: slices (pictures, 3, 14, 14 * patches), prompts (episodes, tokens), what to learn, and what each patch shows."""
+"""Scenes and episodes -> a training batch: slices (pictures, 3, 14, 14 * patches), what each patch shows, and prompts (episodes, tokens)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import PIL.Image
 import torch
 
 from demo.episodes import Episode, Media
-from demo.scenes import patch_labels
+from demo.scenes import IGNORED, LABEL_COUNTS, Scene, patch_labels
 from pipeline.config import ModelConfig
 from pipeline.media import Picture
 from pipeline.message import Image, Message, Part, Text, Video
 from pipeline.preprocess import Layout, Slice, cut, vision_position_ids
-from pipeline.processor import Options, Processor
+from pipeline.processor import Options, PlannedPicture, Processor
 from pipeline.vision import sincos_table
 
-IGNORED = -100
-LABELS = ("shape", "colour", "glyph")
+GROUP = 8  # episodes of about one length that the language model learns from at once: less is padded
+
+
+@dataclass(frozen=True)
+class Sight:
+    """A slice, and for each label what its patches show, (rows, columns)."""
+
+    slice: Slice
+    labels: dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
 class Example:
     """One episode as the model is shown it: exactly the run time's slices, prompt and ids, the answers written out."""
 
-    slices: tuple[Slice, ...]
-    labels: tuple[dict[str, np.ndarray] | None, ...]  # for each slice what its patches show; None where nobody knows
+    sights: tuple[Sight, ...]
     input_ids: tuple[int, ...]
     image_bound: tuple[tuple[int, int], ...]
     targets: tuple[int, ...]  # input_ids where an answer stands, its terminator included; IGNORED elsewhere
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Padded examples. Padding stands on the right, where no earlier token attends to it."""
+class Pictures:
+    """Padded slices."""
 
     pixel_values: torch.Tensor  # (pictures, 3, 14, 14 * patches) float32
     patch_mask: torch.Tensor  # (pictures, 1, patches) float32
     position_ids: torch.Tensor  # (pictures, patches) int64
     pos_embed: torch.Tensor  # (patches, pictures, hidden) float32
     labels: dict[str, torch.Tensor]  # each (pictures, patches) int64
+
+
+@dataclass(frozen=True)
+class Words:
+    """Padded conversations. Padding stands on the right, where no earlier token attends to it."""
+
     input_ids: torch.Tensor  # (episodes, tokens) int64
     image_positions: torch.Tensor  # (pictures * queries, 2) int64: episode and token
+    pictures: slice  # those of the batch that these episodes show, in this order
     targets: torch.Tensor  # (episodes, tokens) int64
+
+
+@dataclass(frozen=True)
+class Batch:
+    """`words` is empty where only seeing is learned."""
+
+    pictures: Pictures
+    words: tuple[Words, ...] = ()
+
+
+def look(image: PIL.Image.Image, scene: Scene | None, processor: Processor) -> list[Sight]:
+    """A picture on its own: overview and slices."""
+    ((placed,),) = processor.place([[Picture(image, None)]], Options())
+    return _sights(placed, scene, processor)
 
 
 def example(episode: Episode, processor: Processor) -> Example:
@@ -50,13 +78,7 @@ def example(episode: Episode, processor: Processor) -> Example:
     scenes = [scene for item in media for scene in item.scenes]
     placed = processor.place([_pictures(item) for item in media], Options())
     planned = [picture for pictures in placed for picture in pictures]
-    slices: list[Slice] = []
-    labels: list[dict[str, np.ndarray] | None] = []
-    for item, scene in zip(planned, scenes, strict=True):
-        pieces = cut(item.picture.image, item.layout, processor.config.slices)
-        slices += pieces
-        for piece, box in zip(pieces, _boxes(item.layout), strict=True):
-            labels.append(None if scene is None else patch_labels(scene, piece.tgt_size, box))
+    sights = [sight for item, scene in zip(planned, scenes, strict=True) for sight in _sights(item, scene, processor)]
     messages = []
     for turn in episode.turns:
         messages += [Message("user", (*(_part(item) for item in turn.media), Text(turn.question))), Message.assistant(turn.answer)]
@@ -64,43 +86,64 @@ def example(episode: Episode, processor: Processor) -> Example:
     tokenizer = processor.tokenizer
     header = [tokenizer.control_id("<|im_start|>"), *tokenizer.encode("assistant\n")]
     ids = prompt.input_ids[: -len(header)]  # that of one more answer
-    return Example(tuple(slices), tuple(labels), ids, prompt.image_bound, _targets(ids, header, tokenizer.control_id("<|im_end|>")))
+    return Example(tuple(sights), ids, prompt.image_bound, _targets(ids, header, tokenizer.control_id("<|im_end|>")))
 
 
 def collate(examples: Sequence[Example], config: ModelConfig) -> Batch:
-    """Pad to the longest picture and the longest conversation."""
-    pieces = [piece for one in examples for piece in one.slices]
-    patches = [height * width for height, width in (piece.tgt_size for piece in pieces)]
-    count, longest, tokens = len(pieces), max(patches), max(len(one.input_ids) for one in examples)
-    patch = config.vision.patch_size
+    """Episodes of about one length together, each group padded to its longest."""
+    ordered = sorted(examples, key=lambda one: len(one.input_ids))
+    groups = [ordered[start : start + GROUP] for start in range(0, len(ordered), GROUP)]
+    words, shown = [], 0
+    for group in groups:
+        pictures = sum(len(one.sights) for one in group)
+        words.append(_words(group, slice(shown, shown + pictures)))
+        shown += pictures
+    return Batch(collate_sights([sight for one in ordered for sight in one.sights], config), tuple(words))
+
+
+def collate_sights(sights: Sequence[Sight], config: ModelConfig) -> Pictures:
+    """Pad to the most patches."""
+    patches = [height * width for height, width in (sight.slice.tgt_size for sight in sights)]
+    count, longest, patch = len(sights), max(patches), config.vision.patch_size
     pixel_values = np.zeros((count, 3, patch, patch * longest), np.float32)
     patch_mask, position_ids = np.zeros((count, 1, longest), np.float32), np.zeros((count, longest), np.int64)
     pos_embed = np.zeros((longest, count, config.text.hidden_size), np.float32)
-    shown = {name: np.full((count, longest), IGNORED, np.int64) for name in LABELS}
-    known = [one for example in examples for one in example.labels]
-    for index, (piece, length, label) in enumerate(zip(pieces, patches, known, strict=True)):
-        pixel_values[index, :, :, : patch * length] = piece.pixel_values()
+    labels = {name: np.full((count, longest), IGNORED, np.int64) for name in LABEL_COUNTS}
+    for index, (sight, length) in enumerate(zip(sights, patches, strict=True)):
+        pixel_values[index, :, :, : patch * length] = sight.slice.pixel_values()
         patch_mask[index, :, :length] = 1
-        position_ids[index, :length] = vision_position_ids(piece.tgt_size, config.vision)
-        pos_embed[:length, index] = sincos_table(piece.tgt_size, config.text.hidden_size)
-        for name, patches_show in (label or {}).items():
-            shown[name][index, :length] = patches_show.reshape(-1)
+        position_ids[index, :length] = vision_position_ids(sight.slice.tgt_size, config.vision)
+        pos_embed[:length, index] = sincos_table(sight.slice.tgt_size, config.text.hidden_size)
+        for name, shown in sight.labels.items():
+            labels[name][index, :length] = shown.reshape(-1)
+    return Pictures(
+        pixel_values=torch.from_numpy(pixel_values),
+        patch_mask=torch.from_numpy(patch_mask),
+        position_ids=torch.from_numpy(position_ids),
+        pos_embed=torch.from_numpy(pos_embed),
+        labels={name: torch.from_numpy(array) for name, array in labels.items()},
+    )
+
+
+def _words(examples: Sequence[Example], pictures: slice) -> Words:
+    tokens = max(len(one.input_ids) for one in examples)
     input_ids, targets = np.zeros((len(examples), tokens), np.int64), np.full((len(examples), tokens), IGNORED, np.int64)
     positions = []
     for row, one in enumerate(examples):
         input_ids[row, : len(one.input_ids)] = one.input_ids
         targets[row, : len(one.targets)] = one.targets
         positions += [(row, place) for start, end in one.image_bound for place in range(start, end)]
-    return Batch(
-        pixel_values=torch.from_numpy(pixel_values),
-        patch_mask=torch.from_numpy(patch_mask),
-        position_ids=torch.from_numpy(position_ids),
-        pos_embed=torch.from_numpy(pos_embed),
-        labels={name: torch.from_numpy(array) for name, array in shown.items()},
-        input_ids=torch.from_numpy(input_ids),
-        image_positions=torch.tensor(positions, dtype=torch.int64).reshape(-1, 2),
-        targets=torch.from_numpy(targets),
-    )
+    image_positions = torch.tensor(positions, dtype=torch.int64).reshape(-1, 2)
+    return Words(torch.from_numpy(input_ids), image_positions, pictures, torch.from_numpy(targets))
+
+
+def _sights(item: PlannedPicture, scene: Scene | None, processor: Processor) -> list[Sight]:
+    pieces = cut(item.picture.image, item.layout, processor.config.slices)
+    sights = []
+    for piece, box in zip(pieces, _boxes(item.layout), strict=True):
+        labels = patch_labels(scene, piece.tgt_size, box) if scene else {name: np.zeros(piece.tgt_size, np.int64) for name in LABEL_COUNTS}
+        sights.append(Sight(piece, labels))
+    return sights
 
 
 def _pictures(media: Media) -> list[Picture]:

@@ -1,7 +1,9 @@
 """Two to four scenes shown in one turn -> questions that name an image by its number, counted from 1, or ask for that number."""
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from numpy.random import Generator
 
@@ -13,6 +15,7 @@ from demo.scenes import COLOURS, SHAPES, Scene, Thing, ThingSize
 from demo.stock import HELD_OUT_PAIRS, Stock
 
 ASPECTS = ("colour", "shape", "size", "place")
+Asker: TypeAlias = Callable[[Generator, list[Scene], Language], Asked | None]
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ def album(random: Generator, stock: Stock, language: Language, follow_up: bool =
 
 def _gallery(random: Generator, stock: Stock, language: Language, *, follow_up: bool) -> Album:
     """Scenes that have nothing to do with each other."""
-    number = pick(random, (2, 2, 3, 3, 4))
+    number = pick(random, (2, 2, 2, 3, 3, 4))
     printed = random.random() < 0.15
     plain = dataclasses.replace(stock, rare=False)
     rare = int(random.random() * number)
@@ -49,9 +52,14 @@ def _gallery(random: Generator, stock: Stock, language: Language, *, follow_up: 
         asked = _same_of_another(random, scenes, language)
     else:
         askers = [_read_in] if printed else [_which_has, _which_has, _count_in, _count_in, _colour_in, _most]
-        tries = [pick(random, askers)(random, scenes, language) for _ in range(5)]
-        asked = list({one.meaning: one for one in tries if one}.values())[:3]
+        asked = _several(random, askers, scenes, language)
     return Album(tuple(scenes), tuple(asked)) if asked else _gallery(random, stock, language, follow_up=follow_up)
+
+
+def _several(random: Generator, askers: list[Asker], scenes: list[Scene], language: Language) -> list[Asked]:
+    """Up to four questions, none of them twice."""
+    tries = [pick(random, askers)(random, scenes, language) for _ in range(7)]
+    return list({one.meaning: one for one in tries if one}.values())[:4]
 
 
 def _which_has(random: Generator, scenes: list[Scene], language: Language) -> Asked | None:
@@ -138,8 +146,9 @@ def _changed(random: Generator, stock: Stock, language: Language) -> Album:
             other = dataclasses.replace(scene, things=(*scene.things[:index], thing, *scene.things[index + 1 :]))
             if fits(other) and (thing.colour, thing.shape) not in HELD_OUT_PAIRS and (aspect != "place" or moved > 0.35):
                 asked = Asked("multi", language.ask("differs", random), language.aspect(aspect), "differs")
-                scenes = (scene, other) if random.random() < 0.5 else (other, scene)
-                return Album(scenes, (asked,), alike=True)
+                scenes = [scene, other] if random.random() < 0.5 else [other, scene]
+                others = _several(random, [_which_has, _count_in, _colour_in], scenes, language)[:2]
+                return Album(tuple(scenes), (asked, *others), alike=True)
 
 
 def _changed_thing(random: Generator, thing: Thing, aspect: str) -> Thing:

@@ -36,7 +36,7 @@ _WEIGHTS: dict[str, float] = {
     "refuse": 3,
 }
 SKILLS: tuple[str, ...] = tuple(_WEIGHTS)
-MAX_TURNS = 5
+MAX_TURNS = 7
 
 
 @dataclass(frozen=True)
@@ -67,12 +67,13 @@ class Episode:
     turns: tuple[Turn, ...]
 
 
-def episode(seed: int, split: Split, skill: str | None = None, *, mixed: bool | None = None) -> Episode:
+def episode(seed: int, split: Split, skill: str | None = None, *, mixed: bool | None = None, most: int = 6) -> Episode:
     """The same arguments give the same episode.
 
     Args:
         skill: of the first turn, and of all unless `mixed`, but that a follow-up needs something to follow; None for any.
         mixed: let questions of other skills about the same scene follow; by default only if `skill` is None.
+        most: things in a picture that is shown alone.
 
     Raises:
         ValueError: there is no such skill.
@@ -84,12 +85,12 @@ def episode(seed: int, split: Split, skill: str | None = None, *, mixed: bool | 
     stock = Stock(split, rare=split == "test" and random.random() < 0.5)
     mixed = skill is None if mixed is None else mixed
     skill = weighted(random, _WEIGHTS) if skill is None else skill
-    media, asked = _shown(random, stock, language, skill, mixed)
+    media, asked = _shown(random, stock, language, skill, mixed, most)
     turns = [Turn(media if not index else (), one.question, one.answer, one.skill) for index, one in enumerate(asked)]
     return Episode(language.code, tuple(turns))
 
 
-def _shown(random: Generator, stock: Stock, language: Language, skill: str, mixed: bool) -> tuple[tuple[Media, ...], list[Asked]]:
+def _shown(random: Generator, stock: Stock, language: Language, skill: str, mixed: bool, most: int) -> tuple[tuple[Media, ...], list[Asked]]:
     if skill == "refuse":
         return _refused(random, stock, language)
     if skill == "video":
@@ -101,7 +102,8 @@ def _shown(random: Generator, stock: Stock, language: Language, skill: str, mixe
         frames = _drawn(random, shown.scenes, alike=shown.alike)
         return tuple(Media("image", (frame,), (0.0,), (scene,)) for frame, scene in zip(frames, shown.scenes, strict=True)), list(shown.asked)
     while True:
-        scene = arrange(random, stock, _wish(random, stock, skill))
+        wish = _wish(random, stock, skill)
+        scene = arrange(random, stock, replace(wish, count=min(wish.count, most)))
         if asked := follow_up(scene, language, stock, random) if skill == "followup" else _packed(scene, language, stock, random, skill, mixed):
             return (Media("image", _drawn(random, (scene,)), (0.0,), (scene,)),), asked
 
@@ -115,9 +117,9 @@ def _wish(random: Generator, stock: Stock, skill: str) -> Wish:
             word = stock.word(random)
         texts = (number, word) if random.random() < 0.5 else (word,) if skill == "read_word" or (fine and random.random() < 0.5) else (number,)
         things = pick(random, (0, 0, 1, 2, 3) if fine else (0, 0, 0, 1, 2))
-        size = large_size(random, *((380, 440) if random.random() < 0.85 else (440, 500))) if fine else None
+        size = large_size(random, *pick(random, ((300, 335), (300, 335), (380, 440), (455, 500)))) if fine else None
         return Wish(things, "any", texts=texts, size=size, fine=fine)
-    size = large_size(random, 200, 330) if skill in ("colour", "shape", "count", "where", "exist") and random.random() < 0.05 else None
+    size = large_size(random, 180, 330) if skill in ("colour", "shape", "count", "where", "exist") and random.random() < 0.08 else None
     if skill == "count":
         return Wish(pick(random, (1, 2, 3, 4, 4, 5, 5, 6, 6)), pick(random, ("few", "few", "few", "any")), size=size)
     if skill in ("relation", "followup"):

@@ -22,6 +22,8 @@ Variety: TypeAlias = Literal["distinct", "any", "few"]
 
 _RADII = {"small": (0.065, 0.085), "large": (0.135, 0.165)}
 _GAP = 0.02
+_FINE = (11.0, 13.0)  # pixels of a capital as a slice shows it
+_TOO_FINE = 5.5  # pixels of a capital as the overview shows it, that it takes slices to read it
 _INK: tuple[Colour, ...] = ((10, 10, 10), (40, 40, 45), (250, 250, 250))
 _COLOURED_INK: tuple[Colour, ...] = (*_INK, (200, 20, 30), (20, 60, 200), (0, 110, 50), (120, 30, 140), (255, 225, 40), (255, 150, 30))
 
@@ -46,22 +48,23 @@ def arrange(random: Generator, stock: Stock, wish: Wish) -> Scene:
         things = _things(random, stock, wish, size, prints)
         if things is None:
             continue
-        ground = _ground(random, [thing.rgb for thing in things])
+        style = style_of(random, printed=bool(prints))
+        ground = ground_for(random, [thing.rgb for thing in things], style)
         if ground is None:
             continue
         # Where there are things only they have colours, so that "the red thing" is never a text.
-        inks = [rgb for rgb in (_INK if things else _COLOURED_INK) if abs(_luma(rgb) - _luma(ground)) > (110 if wish.fine else 80)]
+        inks = inks_on(ground, coloured=not things, contrast=110 if wish.fine else 80)
         if prints and not inks:
             continue
         prints = [dataclasses.replace(text, rgb=pick(random, inks)) for text in prints]
-        return Scene(size, ground, tuple(things), tuple(prints), _style(random, bool(prints)))
+        return Scene(size, ground, tuple(things), tuple(prints), style)
 
 
 def ordinary_size(random: Generator) -> Size:
     """A picture that is not cut: sides of 100 to 230 pixels."""
     if random.random() < 0.3:
         return SCALE_RESOLUTION, SCALE_RESOLUTION
-    side, ratio = between(random, 132, 168), math.exp(between(random, -0.55, 0.55))
+    side, ratio = between(random, 132, 168), math.exp(between(random, -0.45, 0.45))
     width = int(side * math.sqrt(ratio))
     return width, int(side * side / width)
 
@@ -86,7 +89,7 @@ def fits(scene: Scene) -> bool:
     return True
 
 
-def radius(random: Generator, size: str) -> float:
+def radius(random: Generator, size: ThingSize) -> float:
     return between(random, *_RADII[size])
 
 
@@ -144,7 +147,7 @@ def _things(random: Generator, stock: Stock, wish: Wish, size: Size, prints: Seq
     things: list[Thing] = []
     for index, ((colour, shape), (x, y)) in enumerate(zip(pairs, places, strict=True)):
         hollow = wish.container and index == 0 and random.random() < 0.5
-        angle = 0.0 if random.random() < 0.4 else between(random, -9, 9)
+        angle = 0.0 if random.random() < 0.4 else between(random, -14, 14)
         rgb = paint(random, colour)
         form = round(random.random(), 1)
         things.append(Thing(shape, colour, sizes[index], x, y, radii[index], rgb, angle, form, hollow, 0 if index == inner else None))
@@ -191,7 +194,7 @@ def _prints(random: Generator, wish: Wish, size: Size) -> list[Print]:
     bands = halves if len(wish.texts) == 2 else [(0.0, 1.0)] * len(wish.texts)
     found: list[Print] = []
     for text, (top, bottom) in zip(wish.texts, bands, strict=True):
-        height = between(random, 4.0, 4.6) / SCALE_RESOLUTION if wish.fine else between(random, 0.085, 0.16 if len(wish.texts) == 1 else 0.13)
+        height = _fine_height(random, size) if wish.fine else between(random, 0.1, 0.17 if len(wish.texts) == 1 else 0.14)
         font = 0 if random.random() < 0.6 else pick(random, range(len(FONTS)))
         angle = 0.0 if random.random() < 0.5 or wish.fine else between(random, -6, 6)
         made = Print(text, 0.5, 0.5, height, (0, 0, 0), angle, between(random, 0.15, 0.35) if wish.fine else between(random, 0.05, 0.3), font)
@@ -206,6 +209,11 @@ def _prints(random: Generator, wish: Wish, size: Size) -> list[Print]:
     return found
 
 
+def _fine_height(random: Generator, size: Size) -> float:
+    columns, rows = choose_grid(size, MAX_SLICES, SCALE_RESOLUTION) or (1, 1)
+    return min(between(random, *_FINE) / math.sqrt(columns * rows), _TOO_FINE) / SCALE_RESOLUTION
+
+
 def _within_slice(place: float, half: float, size: Size, axis: int) -> float:
     """The nearest place at which a print of half-width `half` is not cut in two."""
     grid = choose_grid(size, MAX_SLICES, SCALE_RESOLUTION)
@@ -214,8 +222,9 @@ def _within_slice(place: float, half: float, size: Size, axis: int) -> float:
     return min(max(place, start + half), start + step - half) if 2 * half < step else start + step / 2
 
 
-def _ground(random: Generator, paints: Sequence[Colour]) -> Colour | None:
-    """White, black or a greyish colour that every paint stands out from; None if there is none such."""
+def ground_for(random: Generator, paints: Sequence[Colour], style: Style) -> Colour | None:
+    """White, black or a greyish colour that every paint stands out from, whatever the texture does; None if there is none such."""
+    contrast = CONTRAST + 0.8 * style.strength
     for _ in range(40):
         kind = random.random()
         if kind < 0.2:
@@ -223,29 +232,35 @@ def _ground(random: Generator, paints: Sequence[Colour]) -> Colour | None:
         elif kind < 0.25:
             level, tint = 0, 0.0
         else:
-            level, tint = int(between(random, 60, 245)), 30.0
+            level, tint = int(between(random, 60, 245)), 40.0
         values = (level + tint * (random.random(3) * 2 - 1)).tolist()
         red, green, blue = (min(max(round(value), 0), 255) for value in values)
-        if all(math.dist((red, green, blue), rgb) > CONTRAST for rgb in paints):
+        if all(math.dist((red, green, blue), rgb) > contrast for rgb in paints):
             return red, green, blue
     return None
+
+
+def inks_on(ground: Colour, *, coloured: bool, contrast: float) -> list[Colour]:
+    """What can be written with, by the difference in brightness."""
+    return [rgb for rgb in (_COLOURED_INK if coloured else _INK) if abs(_luma(rgb) - _luma(ground)) > contrast]
 
 
 def _luma(rgb: Colour) -> float:
     return 0.3 * rgb[0] + 0.59 * rgb[1] + 0.11 * rgb[2]
 
 
-def _style(random: Generator, printed: bool) -> Style:
+def style_of(random: Generator, *, printed: bool) -> Style:
     """`printed`: gentle with what is to be read."""
     gentle = 0.5 if printed else 1.0
-    textured = random.random() < 0.45
+    texture = pick(random, BACKGROUNDS[1:]) if random.random() < 0.5 else "plain"
+    strongest = {"plain": 0.0, "gradient": 60.0, "clouds": 34.0}.get(texture, 24.0)
     return Style(
         smooth=random.random() < 0.75,
         outline=between(random, 1, 2.2) if random.random() < 0.2 else 0.0,
-        texture=pick(random, BACKGROUNDS[1:]) if textured else "plain",
-        strength=between(random, 6, 24) * gentle if textured else 0.0,
+        texture=texture,
+        strength=between(random, 0.25, 1) * strongest * gentle,
         light=between(random, 0.03, 0.15) if random.random() < 0.2 else 0.0,
         noise=between(random, 2, 14) * gentle if random.random() < 0.3 else 0.0,
         blur=between(random, 0.4, 1.1) * gentle if random.random() < 0.12 else 0.0,
-        jpeg=int(between(random, 75 if printed else 50, 96)) if random.random() < 0.3 else 0,
+        jpeg=int(between(random, 70 if printed else 50, 96)) if random.random() < 0.3 else 0,
     )

@@ -134,8 +134,8 @@ def ask_count(scene: Scene, language: Language, _: Stock, random: Generator) -> 
 
 
 def ask_relation(scene: Scene, language: Language, _: Stock, random: Generator) -> Asked | None:
-    """Half of them yes or no; half of what is asked of a scene where something is inside is about that."""
-    inside = any(thing.inside is not None for thing in scene.things) and random.random() < 0.5
+    """Most of them yes or no; a third of what is asked of a scene where something is inside is about that."""
+    inside = any(thing.inside is not None for thing in scene.things) and random.random() < 0.35
     relations = ["inside"] if inside else ["left", "right", "above", "below"]
     if random.random() < 0.4 and (asked := _ask_related(scene, relations, language, random)):
         return asked

@@ -32,7 +32,16 @@ COLOURS: dict[str, tuple[Colour, ...]] = {
 }
 SHAPES = ("circle", "square", "triangle", "star", "diamond", "cross")
 GLYPHS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-LABEL_COUNTS = {"shape": 1 + len(SHAPES), "colour": 1 + len(COLOURS), "glyph": 1 + len(GLYPHS)}  # of patch_labels, none included
+RANKS = 6  # things are counted to six, and no text is longer
+IGNORED = -100  # of patch_labels: nobody could tell
+LABEL_COUNTS = {  # of patch_labels, none included
+    "shape": 1 + len(SHAPES),
+    "colour": 1 + len(COLOURS),
+    "size": 3,
+    "place": 10,
+    "rank": 1 + RANKS,
+    "glyph": 1 + len(GLYPHS),
+}
 SAMPLES = 8  # by as many is each patch looked at for its labels
 
 Point: TypeAlias = tuple[float, float]
@@ -139,34 +148,42 @@ def patch_labels(scene: Scene, tgt_size: tuple[int, int], box: Box = (0.0, 0.0, 
     """What each patch of a grid (rows, columns) over `box` (left, top, right, bottom, in fractions of the sides) shows.
 
     Returns:
-        "shape", "colour" and "glyph", each (rows, columns): 0 for none, else 1 + the index in SHAPES, COLOURS, GLYPHS. A patch shows what covers most
-        of it, if that is a quarter of it or more; an eighth is enough for a glyph. Print lower than half a patch is not labelled: who could read it?
+        Each (rows, columns), 0 for none: "shape", "colour" and "glyph" are 1 + the index in SHAPES, COLOURS, GLYPHS; "size" is 1 for small; "place"
+        is 1 + the cell of a 3 by 3 grid where the thing has its centre; "rank" counts things from left to right, and the glyphs of each text. A
+        patch shows what covers most of it, if that is a quarter of it or more; an eighth is enough for a glyph. Print lower than half a patch is not
+        labelled: who could read it? What takes the whole picture to be known is IGNORED where `box` shows a part.
     """
     rows, columns = tgt_size
     across, down = columns * SAMPLES / (box[2] - box[0]), rows * SAMPLES / (box[3] - box[1])  # samples in the whole picture
-    unit = math.sqrt(across * down)
+    unit, whole = math.sqrt(across * down), box == (0.0, 0.0, 1.0, 1.0)
     image = Image.new("L", (columns * SAMPLES, rows * SAMPLES))
     canvas = ImageDraw.Draw(image)
-    kinds = [(0, 0, 0)]
-    for thing in scene.things:
-        kinds.append((1 + SHAPES.index(thing.shape), 1 + list(COLOURS).index(thing.colour), 0))
+    kinds = [(0,) * len(LABEL_COUNTS)]
+    ranks = {index: rank for rank, index in enumerate(sorted(range(len(scene.things)), key=lambda index: scene.things[index].x), 1)}
+    for index, thing in enumerate(scene.things):
+        place = 1 + 3 * min(int(3 * thing.y), 2) + min(int(3 * thing.x), 2)
+        rank = ranks[index] if len(ranks) <= RANKS else IGNORED
+        known = (1 if thing.size == "small" else 2, place, rank) if whole else (IGNORED,) * 3
+        kinds.append((1 + SHAPES.index(thing.shape), 1 + list(COLOURS).index(thing.colour), *known, 0))
         _fill(canvas, thing, ((thing.x - box[0]) * across - 0.5, (thing.y - box[1]) * down - 0.5), thing.radius * unit - 0.5, len(kinds) - 1)
+    glyphs_from = len(kinds)
     for text in scene.prints:
         height = text.height * unit
         if height < SAMPLES / 2:
             continue
         middle = ((text.x - box[0]) * across - 0.5, (text.y - box[1]) * down - 0.5)
-        for glyph, (left, right) in zip(text.text, text.cells(), strict=True):
-            kinds.append((0, 0, 1 + GLYPHS.index(glyph)))
+        half = text.width * unit / 2
+        complete = middle[0] >= half and middle[0] + half <= image.width
+        for rank, (glyph, (left, right)) in enumerate(zip(text.text, text.cells(), strict=True), 1):
+            kinds.append((0, 0, 0, 0, rank if complete else IGNORED, 1 + GLYPHS.index(glyph)))
             edge = 0.5 / height  # Pillow fills whatever an outline touches
             corners = ((left + edge, edge - 0.5), (right - edge, edge - 0.5), (right - edge, 0.5 - edge), (left + edge, 0.5 - edge))
             canvas.polygon(_placed(corners, text.angle, middle, height), fill=len(kinds) - 1)
     samples = np.asarray(image).reshape(rows, SAMPLES, columns, SAMPLES)
-    counts = np.stack([(samples == kind).sum((1, 3)) * (2 if glyph else 1) for kind, (_, _, glyph) in enumerate(kinds)])  # (kinds, rows, columns)
+    counts = np.stack([(samples == kind).sum((1, 3)) * (2 if kind >= glyphs_from else 1) for kind in range(len(kinds))])  # (kinds, rows, columns)
     counts[0] = SAMPLES**2 // 4  # the least that counts
-    winner = counts.argmax(0)
-    shape, colour, glyph = np.asarray(kinds, np.int64)[winner].transpose(2, 0, 1)
-    return {"shape": shape, "colour": colour, "glyph": glyph}
+    found = np.asarray(kinds, np.int64)[counts.argmax(0)].transpose(2, 0, 1)
+    return dict(zip(LABEL_COUNTS, found, strict=True))
 
 
 def _fill(canvas: ImageDraw.ImageDraw, thing: Thing, centre: Point, radius: float, fill: Colour | int) -> None:

@@ -29,7 +29,7 @@ def film(random: Generator, stock: Stock, language: Language) -> Film:
 
 def _moving(random: Generator, stock: Stock, language: Language) -> Film:
     """One thing moves at an even pace in one of four directions; the others stand still, out of its way."""
-    frames = pick(random, (3, 4, 4, 5, 6))
+    frames = pick(random, (3, 3, 4, 4, 5))
     direction = pick(random, tuple(_STEPS))
     across, down = _STEPS[direction]
     while True:

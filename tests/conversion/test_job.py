@@ -136,5 +136,5 @@ def test_a_run_told_not_to_proceed_leaves_nothing(source, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        convert(source, tmp_path / "out", Recipe("fp32"), proceed)
+        convert(source, tmp_path / "out", Recipe("fp32"), proceed=proceed)
     assert list(tmp_path.iterdir()) == []

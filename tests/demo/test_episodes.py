@@ -232,9 +232,8 @@ def test_small_print_is_cut_and_legible_in_a_slice_only() -> None:
         assert layout.refined_size is not None
         for text in scene.prints:
             height = text.height * scene.unit
-            assert 8.9 < height < 14
-            assert height * layout.overview_size[1] / scene.size[1] < 5
-            assert height * layout.refined_size[1] / scene.size[1] > 9
+            assert height * layout.overview_size[1] / scene.size[1] < 5.8
+            assert height * layout.refined_size[1] / scene.size[1] > 10
             for side, half in ((0, text.width / 2), (1, text.height / 2)):
                 place, reach = (text.x, text.y)[side] * layout.grid[side], half * scene.unit / scene.size[side] * layout.grid[side]
                 assert math.floor(place - reach) == math.floor(place + reach)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from demo.layouts import Wish, arrange, ordinary_size
-from demo.scenes import COLOURS, GLYPHS, LABEL_COUNTS, SHAPES, Print, Scene, Style, Thing, draw, patch_labels
+from demo.pages import page
+from demo.scenes import COLOURS, GLYPHS, IGNORED, LABEL_COUNTS, SHAPES, Print, Scene, Style, Thing, draw, patch_labels
 from demo.stock import Stock
 
 
@@ -129,6 +130,39 @@ def test_labels_are_below_their_counts() -> None:
         for name, labels in patch_labels(scene, (11, 13)).items():
             assert labels.shape == (11, 13)
             assert 0 <= labels.min() <= labels.max() < LABEL_COUNTS[name]
+
+
+def test_labels_tell_size_place_and_rank_of_whole_pictures_only() -> None:
+    things = (Thing("star", "red", "large", 0.8, 0.2, 0.15, (255, 0, 0)), Thing("circle", "blue", "small", 0.2, 0.8, 0.08, (0, 0, 255)))
+    labels = patch_labels(Scene((168, 168), (255, 255, 255), things), (12, 12))
+    at_star, at_circle = (2, 9), (9, 2)
+    assert [[int(labels[name][place]) for name in ("size", "place", "rank")] for place in (at_star, at_circle)] == [[2, 3, 2], [1, 7, 1]]
+    part = patch_labels(Scene((168, 168), (255, 255, 255), things), (12, 12), (0.5, 0.0, 1.0, 0.5))
+    assert {int(part[name][5, 7]) for name in ("size", "place", "rank")} == {IGNORED}
+    assert part["shape"][5, 7] == 1 + SHAPES.index("star")
+
+
+def test_the_rank_of_a_glyph_is_its_place_in_a_text_that_is_wholly_shown() -> None:
+    scene = Scene((168, 168), (255, 255, 255), (), (Print("4A7", 0.5, 0.5, 0.2, (0, 0, 0), spacing=0.4),))
+    labels = patch_labels(scene, (12, 12))
+    assert [rank for rank in dict.fromkeys(labels["rank"][6].tolist()) if rank] == [1, 2, 3]
+    assert IGNORED in patch_labels(scene, (12, 12), (0.4, 0.0, 1.0, 1.0))["rank"]
+
+
+def test_a_page_is_crowded_and_nothing_on_it_overlaps() -> None:
+    random, shares = np.random.default_rng(2), []
+    for _ in range(40):
+        scene = page(random, Stock("train"))
+        width, height = (side / scene.unit for side in scene.size)
+        boxes = [(thing.x * width, thing.y * height, 0.9 * thing.radius, 0.9 * thing.radius) for thing in scene.things]
+        boxes += [(text.x * width, text.y * height, text.width / 2, text.height / 2) for text in scene.prints]
+        for index, (x, y, across, down) in enumerate(boxes):
+            assert across <= x <= width - across
+            assert down <= y <= height - down
+            assert all(abs(x - a) > across + b or abs(y - c) > down + d for a, c, b, d in boxes[:index])
+        labels = patch_labels(scene, (12, 12))
+        shares.append(float(((labels["glyph"] > 0) | (labels["shape"] > 0)).mean()))
+    assert np.mean(shares) > 0.3
 
 
 def test_every_size_is_within_what_is_promised() -> None:

@@ -1,16 +1,21 @@
 """From episodes to batches to a checkpoint: the run time's own prompts, the right tokens to learn, and a training that goes on where it was."""
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 
 from conversion.checkpoint import Checkpoint
 from conversion.model import MiniCPMV
-from demo.batches import IGNORED, LABELS, collate, example
+from demo.batches import GROUP, Batch, collate, example, look
+from demo.curve import draw_curve
 from demo.episodes import SKILLS, episode
-from demo.train import Trainer, write_small_files
+from demo.scenes import IGNORED, LABEL_COUNTS
+from demo.train import GROUP_SIZE, STAGES, InFourBits, Trainer, in_four_bits, write_small_files
 from demo.vocabulary import CONTROL
 from pipeline.config import ModelConfig
 from pipeline.processor import Processor
@@ -22,6 +27,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("demo")
     write_small_files(folder)
     return folder
+
+
+@pytest.fixture
+def fresh(folder: Path, tmp_path: Path) -> Path:
+    """The small files alone, in a folder of the test's own."""
+    return shutil.copytree(folder, tmp_path / "model", ignore=shutil.ignore_patterns("model*", "training"))
 
 
 @pytest.fixture(scope="module")
@@ -44,47 +55,124 @@ def test_what_is_learned_is_every_answer_with_its_terminator_and_nothing_else(pr
         learned = [token for token in one.targets if token != IGNORED]
         assert processor.tokenizer.decode(learned) == "".join(f"{turn.answer}<|im_end|>" for turn in shown.turns)
         assert all(target in (IGNORED, token) for target, token in zip(one.targets, one.input_ids, strict=True))
-        assert len(one.slices) == len(one.labels) == len(one.image_bound)
+        assert len(one.sights) == len(one.image_bound)
+
+
+def test_letters_that_are_read_are_written_one_by_one(folder: Path) -> None:
+    tokenizer = Tokenizer(folder)
+    for word in ("QUEEN", "CAT", "XKWQZ"):
+        assert [tokenizer.decode([token]) for token in tokenizer.encode(f"{word}.")] == [*word, "."]
 
 
 def test_padding_is_masked_and_every_picture_stands_at_its_place(processor: Processor) -> None:
-    examples = [example(episode(seed, "train", skill), processor) for seed, skill in enumerate(("colour", "multi", "small_print"))]
+    skills = ("small_print", "colour", "multi", *["shape"] * (GROUP - 2))  # more than one group, the longest not last
+    examples = [example(episode(seed, "train", skill), processor) for seed, skill in enumerate(skills)]
     batch = collate(examples, processor.config)
-    pieces = [piece for one in examples for piece in one.slices]
-    for index, piece in enumerate(pieces):
-        height, width = piece.tgt_size
-        assert batch.patch_mask[index].sum() == height * width
-        np.testing.assert_array_equal(batch.pixel_values[index, :, :, : 14 * height * width], piece.pixel_values())
-        assert all((batch.labels[name][index, height * width :] == IGNORED).all() for name in LABELS)
+    ordered = sorted(examples, key=lambda one: len(one.input_ids))
+    sights = [sight for one in ordered for sight in one.sights]
+    pictures = batch.pictures
+    for index, sight in enumerate(sights):
+        height, width = sight.slice.tgt_size
+        assert pictures.patch_mask[index].sum() == height * width
+        np.testing.assert_array_equal(pictures.pixel_values[index, :, :, : 14 * height * width], sight.slice.pixel_values())
+        assert all((pictures.labels[name][index, height * width :] == IGNORED).all() for name in LABEL_COUNTS)
+    assert len(batch.words) == 2
     unk = processor.tokenizer.control_id("<unk>")
-    rows, places = batch.image_positions.T
-    assert len(rows) == len(pieces) * processor.config.query_num == int((batch.input_ids == unk).sum())
-    assert (batch.input_ids[rows, places] == unk).all()
+    shown = 0
+    for words, group in zip(batch.words, (ordered[:GROUP], ordered[GROUP:]), strict=True):
+        rows, places = words.image_positions.T
+        count = sum(len(one.sights) for one in group)
+        assert words.pictures == slice(shown, shown + count)
+        assert len(rows) == count * processor.config.query_num == int((words.input_ids == unk).sum())
+        assert (words.input_ids[rows, places] == unk).all()
+        shown += count
+    assert shown == len(sights)
 
 
-def test_training_learns_and_goes_on_from_its_state(folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "model").mkdir()
-    for path in folder.iterdir():
-        (tmp_path / "model" / path.name).write_bytes(path.read_bytes())
-    work = tmp_path / "work"
-    work.mkdir()
-    trainer = Trainer(tmp_path / "model", work, budget_s=3600)
-    processor = Processor(folder)
-    batch = collate([example(episode(seed, "train", "colour"), processor) for seed in range(4)], processor.config)
-    losses = [trainer.learn(batch) for _ in range(30)]
+def small_batch(processor: Processor) -> Batch:
+    return collate([example(episode(seed, "train", "colour"), processor) for seed in range(4)], processor.config)
+
+
+def test_training_learns_and_goes_on_from_its_checkpoint(fresh: Path) -> None:
+    trainer = Trainer(fresh, budget_s=3600)
+    trainer.elapsed = 3600 * STAGES[-2].until + 60  # all that can learn learns
+    batch = small_batch(Processor(fresh))
+    losses = [trainer.learn(batch) for _ in range(50)]
     assert losses[-1]["words"] < 0.5 * losses[0]["words"]
-    assert all(losses[-1][name] < losses[0][name] for name in LABELS)
-    trainer.elapsed = 30.0
+    assert all(losses[-1][name] < losses[0][name] for name in LABEL_COUNTS)
     trainer.save()
-    again = Trainer(tmp_path / "model", work, budget_s=3600)
-    assert (again.step, again.elapsed) == (30, 30.0)
-    assert again.learn(batch)["words"] == pytest.approx(trainer.learn(batch)["words"], rel=1e-3)
+    again = Trainer(fresh, budget_s=3600)
+    assert (again.step, again.elapsed) == (50, trainer.elapsed)
+    following = [one.learn(batch) for one in (again, trainer)]
+    assert following[0]["words"] == pytest.approx(following[1]["words"], rel=0.05)  # weights are kept in bfloat16
+    assert again.learn(batch)["words"] < following[0]["words"]
 
 
-def test_the_checkpoint_is_an_official_one_in_bfloat16_within_its_size(folder: Path, tmp_path: Path) -> None:
-    Trainer(folder, tmp_path, budget_s=60).save()
-    config = ModelConfig.from_folder(folder)
-    checkpoint = Checkpoint.open(folder)
+def test_seeing_is_learned_first_and_left_alone_while_talking_begins(fresh: Path) -> None:
+    trainer, processor = Trainer(fresh, budget_s=3600), Processor(fresh)
+    batch = small_batch(processor)
+
+    def changed(elapsed: float, batch: Batch) -> set[str]:
+        before = {name: weight.clone() for name, weight in trainer.model.state_dict().items()}
+        trainer.elapsed = elapsed
+        trainer.learn(batch)
+        return {name.split(".")[0] for name, weight in trainer.model.state_dict().items() if not torch.equal(weight, before[name])}
+
+    assert changed(0.0, Batch(batch.pictures)) == {"vpm", "resampler"}
+    assert changed(3600 * STAGES[0].until, batch) == {"llm"}
+    assert changed(3600 * STAGES[-2].until, batch) == {"vpm", "resampler", "llm"}
+
+
+def test_in_four_bits_is_what_the_compressor_makes_of_a_matrix() -> None:
+    import nncf
+    import openvino as ov
+    from openvino import opset13 as ops
+
+    weight = torch.randn(48, 2 * GROUP_SIZE, generator=torch.Generator().manual_seed(1))
+    given = ops.parameter([-1, 2 * GROUP_SIZE], np.float32)
+    product = ops.matmul(given, ops.constant(weight.numpy()), transpose_a=False, transpose_b=True)
+    model = ov.Model([ops.result(product)], [given])
+    model = nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT4_SYM, group_size=GROUP_SIZE, ratio=1.0, all_layers=True)
+    compiled = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"})
+    compressed = compiled(np.eye(2 * GROUP_SIZE, dtype=np.float32))[0].T
+    np.testing.assert_allclose(in_four_bits(weight).numpy(), compressed, atol=3e-3)  # scales are kept in float16
+
+
+def test_weights_are_their_own_again_after_four_bits() -> None:
+    layer = torch.nn.Linear(GROUP_SIZE, 3)
+    before = layer.weight.clone()
+    with InFourBits(layer):
+        assert not torch.equal(layer.weight, before)
+        layer(torch.ones(1, GROUP_SIZE)).sum().backward()
+    assert torch.equal(layer.weight, before)
+    assert layer.weight.grad is not None
+    assert torch.equal(layer.weight.grad, torch.ones(3, GROUP_SIZE))
+
+
+def test_a_sight_of_a_cut_picture_is_its_overview_and_its_slices(processor: Processor) -> None:
+    shown = episode(0, "train", "small_print").turns[0].media[0]
+    sights = look(shown.frames[0], shown.scenes[0], processor)
+    assert len(sights) > 3
+    assert not sights[0].labels["glyph"].any()  # too small to be read in the overview
+    assert any(sight.labels["glyph"].any() for sight in sights[1:])
+
+
+def test_the_checkpoint_is_an_official_one_in_bfloat16_within_its_size(fresh: Path) -> None:
+    Trainer(fresh, budget_s=60).save()
+    config = ModelConfig.from_folder(fresh)
+    checkpoint = Checkpoint.open(fresh)
     model = MiniCPMV.skeleton(config)
     checkpoint.check(model.stored_shapes(), model.may_ignore)
     assert checkpoint.numel() * torch.bfloat16.itemsize <= 12_000_000
+    assert max(path.stat().st_size for path in fresh.rglob("*.*")) <= 10_000_000
+
+
+def test_a_learning_curve_is_drawn_from_the_log(tmp_path: Path) -> None:
+    lines = [
+        {"step": step, "minutes": step / 10, "stage": step // 3, "shape": 2 / (1 + step)} | ({"words": 1.0} if step > 2 else {}) for step in range(9)
+    ]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    draw_curve(tmp_path / "log.jsonl", tmp_path / "curve.png")
+    with PIL.Image.open(tmp_path / "curve.png") as picture:
+        assert picture.size == (900, 500)
+        assert len(picture.convert("RGB").getcolors(100_000) or ()) > 50

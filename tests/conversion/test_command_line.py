@@ -52,6 +52,32 @@ def test_options_of_int4_are_refused_for_other_formats(capsys, option):
     assert "are for int4, not int8" in capsys.readouterr().err
 
 
+def test_calibration_pictures_come_from_a_folder_or_are_drawn(golden, tmp_path):
+    named = convert._pictures(golden / "images")
+    assert [picture.size for picture in named[:2]] == [(300, 200), (900, 500)]
+    drawn = convert._pictures(None)
+    assert len(drawn) >= 50
+    assert {picture.mode for picture in (*named, *drawn)} == {"RGB"}
+
+
+@pytest.mark.parametrize(("folder", "sentence"), [("missing", "is not a folder of pictures."), ("broken", "cannot be read")])
+def test_calibration_pictures_that_cannot_be_read_are_one_sentence(golden, tmp_path, folder, sentence):
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "a.png").write_bytes(b"no picture")
+    chosen = ("--group-size", 32, "--vision-format", "int8-ptq", "--calibration", tmp_path / folder)
+    done = _run(golden / "tiny_model", "--output", tmp_path / "out", *chosen)
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_calibration_pictures_are_refused_where_nothing_is_calibrated(capsys):
+    with pytest.raises(SystemExit) as caught:
+        convert.main(["source", "--output", "out", "--calibration", "pictures"])
+    assert caught.value.code == 2
+    assert "--calibration is for --vision-format int8-ptq" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_leaves_nothing(golden, tmp_path, kind):
     command = [sys.executable, "convert.py", str(golden / "tiny_model"), "--output", str(tmp_path / "out"), "--weight-format", "fp32"]

@@ -1,13 +1,15 @@
 import math
 from collections import Counter
 
+import numpy as np
 import openvino as ov
+import PIL.Image
 import pytest
 
 from conversion.checkpoint import Source
 from conversion.compress import Recipe
 from conversion.job import convert
-from pipeline.artifacts import LANGUAGE_MODEL, RESAMPLER, TEXT_EMBEDDINGS, VISION_EMBEDDINGS
+from pipeline.artifacts import LANGUAGE_MODEL, RESAMPLER, TEXT_EMBEDDINGS, VISION_EMBEDDINGS, Manifest
 from pipeline.config import ModelConfig, TextConfig
 from pipeline.errors import InputError
 
@@ -65,7 +67,25 @@ def test_the_group_size_concerns_int4_alone(golden):
     Recipe("int8", group_size=64).check(ModelConfig.from_folder(golden / "tiny_model").text)
 
 
-@pytest.mark.parametrize("fields", [{"weight_format": "int2"}, {"group_size": 0}, {"ratio": 0.0}, {"ratio": 1.5}])
+def test_the_image_encoder_can_compute_in_eight_bits_and_sees_nearly_the_same(golden, tmp_path, fp32, models_of, image_inputs):
+    pictures = [PIL.Image.open(path).convert("RGB") for path in sorted((golden / "images").glob("?_*.png"))]
+    convert(Source.locate(str(golden / "tiny_model")), tmp_path / "out", Recipe("int4", group_size=32, vision_format="int8-ptq"), pictures)
+    ops = Counter(node.get_type_name() for node in ov.Core().read_model(tmp_path / "out" / VISION_EMBEDDINGS).get_ops())
+    assert ops["FakeQuantize"] >= 3 * 6  # the inputs of the matrix products of each layer
+    assert _matrices(tmp_path / "out" / LANGUAGE_MODEL)["i4"] == MATRICES[LANGUAGE_MODEL]
+    assert Manifest.read(tmp_path / "out").recipe["vision_format"] == "int8-ptq"
+    inputs = image_inputs("tiny_single0.npz", "a_300x200")
+    found, expected = (models.vision(**inputs)[0].ravel() for models in (models_of(tmp_path / "out"), fp32))
+    assert found @ expected / np.linalg.norm(found) / np.linalg.norm(expected) > 0.99
+
+
+def test_activations_are_not_quantised_without_pictures(golden, tmp_path):
+    with pytest.raises(InputError, match="pictures to calibrate on"):
+        convert(Source.locate(str(golden / "tiny_model")), tmp_path / "out", Recipe("int8", vision_format="int8-ptq"))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("fields", [{"weight_format": "int2"}, {"group_size": 0}, {"ratio": 0.0}, {"ratio": 1.5}, {"vision_format": "int3"}])
 def test_an_impossible_recipe_is_refused(fields):
     with pytest.raises(InputError, match=str(next(iter(fields.values())))):
         Recipe(**fields)

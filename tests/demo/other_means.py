@@ -10,6 +10,9 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from numpy.random import Generator
 
+from demo.exam import Question
+from pipeline.message import Image, Message
+
 # By the names of CSS, two of each colour.
 PAINTS = {
     "red": ("red", "crimson"),
@@ -48,6 +51,22 @@ def scene(seed: int) -> tuple[bytes, list[tuple[str, str]]]:
     return file.getvalue(), kinds
 
 
+def questions(count: int) -> list[Question]:
+    """In turn a colour, a shape and a count, each about another scene."""
+    found = []
+    for seed in range(count):
+        file, kinds = scene(seed)
+        colour, shape = kinds[0]
+        texts = {
+            "colour": (f"What colour is the {shape}?", f"{colour.capitalize()}."),
+            "shape": (f"What shape is the {colour} thing?", f"A {shape}."),
+            "count": ("How many things are there?", f"{('One', 'Two', 'Three', 'Four', 'Five')[len(kinds) - 1]}."),
+        }
+        skill = list(texts)[seed % 3]
+        found.append(Question(skill, "en", (Message.user(Image(file), texts[skill][0]),), texts[skill][1]))
+    return found
+
+
 def _kinds(random: Generator, ground: np.ndarray) -> list[tuple[str, str]]:
     """Colours that stand out from the ground in both of their paints."""
     clear = [name for name, paints in PAINTS.items() if min(math.dist(to_rgb(paint), ground) for paint in paints) > 0.45]
@@ -67,22 +86,17 @@ def _photo_like(random: Generator, ground: np.ndarray) -> np.ndarray:
 def _patch(shape: str, x: float, y: float, reach: float, paint: str, turn: float) -> patches.Patch:
     if shape == "circle":
         return patches.Circle((x, y), 0.9 * reach, color=paint, linewidth=0)
-    corners = {"square": 4, "triangle": 3, "diamond": 4}
-    if shape in corners:
-        start = math.pi / 4 if shape == "square" else 0.0
-        return patches.RegularPolygon((x, y), corners[shape], radius=reach, orientation=start + turn, color=paint, linewidth=0)
+    if shape in ("square", "triangle", "diamond"):
+        corners, start = (3, 0.0) if shape == "triangle" else (4, math.pi / 4 if shape == "square" else 0.0)
+        return patches.RegularPolygon((x, y), corners, radius=reach, orientation=start + turn, color=paint, linewidth=0)
     if shape == "star":
-        points, radii = 10, (1.0, 0.42)
+        points = [((1.0, 0.42)[index % 2], math.pi / 2 + index * math.pi / 5) for index in range(10)]
     else:
-        points, radii = 12, ()
-    if shape == "star":
-        outline = [(radii[index % 2], math.pi / 2 + index * 2 * math.pi / points) for index in range(points)]
-        flat = [(reach * r * math.cos(angle + turn), reach * r * math.sin(angle + turn)) for r, angle in outline]
-    else:
-        thick = 0.3
-        quarter = [(thick, 0.95), (thick, thick), (0.95, thick)]
-        flat = []
-        for quarters in range(4):
-            angle = -quarters * math.pi / 2 + turn
-            flat += [(reach * (a * math.cos(angle) - b * math.sin(angle)), reach * (a * math.sin(angle) + b * math.cos(angle))) for a, b in quarter]
-    return patches.Polygon([(x + a, y + b) for a, b in flat], closed=True, color=paint, linewidth=0)
+        quarter = [
+            (math.hypot(0.3, 0.95), math.atan2(0.3, 0.95)),
+            (math.hypot(0.3, 0.3), math.pi / 4),
+            (math.hypot(0.3, 0.95), math.atan2(0.95, 0.3)),
+        ]
+        points = [(length, angle + side * math.pi / 2) for side in range(4) for length, angle in quarter]
+    outline = [(x + reach * length * math.cos(angle + turn), y + reach * length * math.sin(angle + turn)) for length, angle in points]
+    return patches.Polygon(outline, closed=True, color=paint, linewidth=0)

@@ -68,16 +68,34 @@ def test_queries_must_make_a_square() -> None:
         places(35, 64)
 
 
-def test_readers_cannot_turn_up_their_ears() -> None:
+def labelled(heads: Heads) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
     torch.manual_seed(0)
-    heads = Heads(24, places(9, 64))
-    features, embeds, pos_embed = torch.randn(2, 20, 24), torch.randn(2, 9, 64), torch.randn(20, 2, 64)
     labels = {name: torch.from_numpy(np.random.default_rng(0).integers(0, count, (2, 20))) for name, count in LABEL_COUNTS.items()}
-    before = heads(features, embeds, pos_embed, labels)
-    with torch.no_grad():
-        for name in LABEL_COUNTS:
-            heads.near[name] *= 100
-            heads.far[name] *= 100
-    louder = heads(100 * features, 100 * embeds, pos_embed, labels)
+    return torch.randn(2, 20, heads.near.shape[1]), torch.randn(2, 9, 128), torch.randn(20, 2, 128), labels
+
+
+def test_readers_hear_what_is_said_and_not_how_loudly() -> None:
+    heads = Heads(96, places(9, 128))
+    features, embeds, pos_embed, labels = labelled(heads)
+    before, louder = heads(features, embeds, pos_embed, labels), heads(100 * features, 100 * embeds, pos_embed, labels)
     assert len(before) == 2 * len(LABEL_COUNTS)
     assert all(torch.isclose(before[name], louder[name], rtol=1e-4) for name in before)
+    said = torch.zeros(2, 20, 96)
+    starts = np.cumsum([0, *LABEL_COUNTS.values()])
+    for start, wanted in zip(starts, labels.values(), strict=False):
+        said += heads.near[start + wanted]
+    assert all(heads(said, embeds, pos_embed, labels)[name] < 0.5 * before[name] for name in LABEL_COUNTS)
+
+
+def test_patches_that_show_nothing_do_not_drown_the_others() -> None:
+    heads = Heads(96, places(9, 128))
+    features, embeds, pos_embed, labels = labelled(heads)
+    nothing = {name: torch.zeros_like(wanted) for name, wanted in labels.items()}
+    mostly = {name: torch.where(torch.arange(20) < 18, 0, 1 + wanted % (LABEL_COUNTS[name] - 1)) for name, wanted in labels.items()}
+    losses = [heads(features, embeds, pos_embed, one) for one in (nothing, mostly)]
+    said = torch.log_softmax((torch.nn.functional.rms_norm(features, (96,)) @ heads.near.T)[..., : LABEL_COUNTS["shape"]], -1)
+    wanted = mostly["shape"]
+    each = -said.gather(2, wanted[..., None])[..., 0]
+    weight = torch.where(wanted == 0, 0.1, 1.0)
+    assert torch.isclose(losses[1]["shape"], (weight * each).sum() / weight.sum(), rtol=1e-4)
+    assert not torch.isclose(losses[0]["shape"], losses[1]["shape"], rtol=1e-2)

@@ -134,10 +134,10 @@ def ask_count(scene: Scene, language: Language, _: Stock, random: Generator) -> 
 
 
 def ask_relation(scene: Scene, language: Language, _: Stock, random: Generator) -> Asked | None:
-    """Most of them yes or no; a third of what is asked of a scene where something is inside is about that."""
-    inside = any(thing.inside is not None for thing in scene.things) and random.random() < 0.35
+    """About half of them yes or no; half of what is asked of a scene where something is inside is about that."""
+    inside = any(thing.inside is not None for thing in scene.things) and random.random() < 0.5
     relations = ["inside"] if inside else ["left", "right", "above", "below"]
-    if random.random() < 0.4 and (asked := _ask_related(scene, relations, language, random)):
+    if random.random() < 0.55 and (asked := _ask_related(scene, relations, language, random)):
         return asked
     truth = random.random() < 0.5
     for first, second in shuffled(random, list(permutations(range(len(scene.things)), 2))):

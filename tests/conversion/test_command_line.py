@@ -60,7 +60,7 @@ def test_calibration_pictures_come_from_a_folder_or_are_drawn(golden, tmp_path):
     assert {picture.mode for picture in (*named, *drawn)} == {"RGB"}
 
 
-@pytest.mark.parametrize(("folder", "sentence"), [("missing", "is not a folder of pictures."), ("broken", "cannot be read")])
+@pytest.mark.parametrize(("folder", "sentence"), [("missing", "is not a folder of pictures."), ("broken", "is not a picture in a known format")])
 def test_calibration_pictures_that_cannot_be_read_are_one_sentence(golden, tmp_path, folder, sentence):
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "a.png").write_bytes(b"no picture")

@@ -13,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 
-from conversion.checkpoint import INDEX, WEIGHTS, Checkpoint
+from conversion.checkpoint import INDEX, WEIGHTS
 from conversion.model import MiniCPMV
+from demo.reference import load_modules
 from pipeline.artifacts import LANGUAGE_MODEL, RESAMPLER, TEXT_EMBEDDINGS, VISION_EMBEDDINGS
 from pipeline.config import ModelConfig
 
@@ -186,17 +187,6 @@ def resampler_inputs() -> Callable[..., dict[str, NDArray[Any]]]:
         return {"image_feature": features, "pos_embed": pos_embed, "key_padding_mask": padding}
 
     return inputs
-
-
-def load_modules(folder: Path) -> MiniCPMV:
-    model = MiniCPMV.skeleton(ModelConfig.from_folder(folder))
-    checkpoint = Checkpoint.open(folder)
-    checkpoint.check(model.stored_shapes(), model.may_ignore)
-    lm_head = "llm.model.embed_tokens." if model.config.text.tie_word_embeddings else "llm.lm_head."
-    parts = {"vpm.": model.vpm, "resampler.": model.resampler, "llm.model.": model.llm.model, lm_head: model.llm.lm_head}
-    for prefix, module in parts.items():
-        checkpoint.load(module, prefix, torch.float32)
-    return model.eval().requires_grad_(False)
 
 
 def _edit(path: Path, **fields: object) -> dict[str, Any]:

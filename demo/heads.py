@@ -6,7 +6,7 @@ from torch.nn import functional
 
 from demo.scenes import IGNORED, LABEL_COUNTS
 
-SHARPNESS = 1.0  # length of a label's direction
+LABELS = sum(LABEL_COUNTS.values())
 NONE = 0.1  # weight of a patch that shows nothing: nine in ten do not, and what the others show must not be lost among them
 FOCUS = 0.4  # logit for each unit of likeness of a patch's place and a row's
 
@@ -25,8 +25,8 @@ class Heads(nn.Module):
     def __init__(self, vision_hidden_size: int, places: torch.Tensor) -> None:
         super().__init__()
         hidden_size = places.shape[1]
-        self.register_buffer("near", _directions(vision_hidden_size), persistent=False)
-        self.register_buffer("far", _directions(hidden_size), persistent=False)
+        self.register_buffer("near", directions(vision_hidden_size)[:LABELS], persistent=False)
+        self.register_buffer("far", directions(hidden_size)[:LABELS], persistent=False)
         self.places = nn.Parameter(places.clone())
 
     def forward(
@@ -46,7 +46,7 @@ class Heads(nn.Module):
         return losses
 
 
-def _directions(size: int) -> torch.Tensor:
-    """(values of all labels, size), square to each other; the same each time."""
+def directions(size: int) -> torch.Tensor:
+    """(size, size), square to each other; the same each time. The first are those of the labels in a picture."""
     square, _ = torch.linalg.qr(torch.randn(size, size, generator=torch.Generator().manual_seed(0)))
-    return SHARPNESS * square[: sum(LABEL_COUNTS.values())]
+    return square

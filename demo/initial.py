@@ -1,17 +1,57 @@
-"""A model with random weights -> the same model, begun where training would else spend its first hour: each query looks at a place of its own."""
+"""A model with random weights -> the same model, begun where training would else spend its first hours: it sees edges, looks at places, knows words.
 
+Nothing here is learned. The image encoder's patches begin as cosine transforms, its first layer as histograms of oriented edges (Dalal and Triggs,
+2005), its attention as glances at the neighbours (as ConViT's, d'Ascoli et al., 2021); each query of the resampler begins at a place of its own.
+In the language model the word for a label has a direction as the label has in pictures (`demo.heads`), and one head finds the one by the other.
+"""
+
+import itertools
 import math
+from collections.abc import Mapping, Sequence
 
 import torch
 
 from conversion.model import MiniCPMV
-from conversion.resampler import HEAD_DIM
+from conversion.resampler import HEAD_DIM, Resampler
+from conversion.vision_encoder import VisionEncoder
+from demo.heads import LABELS, directions
 from demo.layouts import SCALE_RESOLUTION
+from demo.scenes import LABEL_COUNTS
 
 SIDE = SCALE_RESOLUTION / 14  # patches along a square picture
-FREQUENCIES = 20  # of the sin/cos table: those fast enough to tell neighbouring patches apart
-FOCUS = 0.39  # logit for each frequency in step; a query then looks about 0.8 patches around its place
-APART = 0.5  # patches: so far to the left and to the right of it look the two heads
+LOUDNESS = 0.7  # of sin and cos of a patch's place
+
+# Of the image encoder's rows, one after the other: brightness and two opponent colours by frequency, the place, edges by cell and direction.
+CHANNELS = (((1.0, 1.0, 1.0), 56), ((1.0, -1.0, 0.0), 6), ((0.5, 0.5, -1.0), 6))
+CONTENT = sum(count for _, count in CHANNELS)
+GAIN = 0.2  # of the frequency 1; the higher ones are fainter in pictures, and amplified as much
+FREQUENCIES = 12  # of the sin/cos table: those fast enough to tell neighbouring patches apart
+SPOTS, CELLS, DIRECTIONS = 6, 3, 8  # along a patch: where edges are looked for, where they are counted; directions in half a turn
+SPREAD = 1.3  # pixels: of an edge detector's window
+EDGE, THRESHOLD, COUNT = 0.4, 0.5, 0.15  # gain of a detector, how loud an edge must be, weight of one in its cell
+LOOKS = (  # columns and rows from a patch to where the heads of each layer look first; the other heads look where they like
+    ((-1, 0), (1, 0), (0, -1), (0, 1)),
+    ((-1, 0), (1, 0), (0, -1), (0, 1)),
+    ((-1, -1), (1, 1), (-1, 1), (1, -1)),
+    ((-2, 0), (2, 0), (0, -2), (0, 2)),
+)
+LOOK_FOCUS = 1.5  # logit for each frequency in step
+
+# Of the resampler.
+QUERY_FREQUENCIES = 20
+QUERY_FOCUS = 0.39  # a query then looks about 0.8 patches around its place
+APART = 0.4  # patches: so far to the left and to the right of it look the two heads
+
+# Of the language model.
+WORD = 5.0  # length of a label's direction in the row of its word, beside about as much that is random
+SPOKEN = 0.5  # and in the row of the last layer that says the word
+MATCH = 0.8  # gain of the queries and keys of the head that finds what a word names
+PASSED_ON = 0.3  # gain of what heads copy
+COPIED = (
+    ("shape", "colour", "size", "place", "rank"),
+    ("glyph", "rank", "shape", "colour", "size"),
+)  # by each of the two values: what they have room for
+FOUND = ("shape", "colour", "size")
 
 
 def places(count: int, hidden_size: int) -> torch.Tensor:
@@ -28,36 +68,143 @@ def places(count: int, hidden_size: int) -> torch.Tensor:
 
 
 @torch.no_grad()
-def initialise(model: MiniCPMV) -> None:
-    """Give the learned positions and the queries a sense of place, and words and pictures a like loudness."""
-    vision, side = model.config.vision, model.config.vision.position_side_patches
-    half_patches = [_row(column * SIDE / side, row * SIDE / side, vision.hidden_size) for row in range(side) for column in range(side)]
-    model.vpm.embeddings.position_embedding.weight.copy_(0.5 * torch.stack(half_patches))
-    model.llm.model.embed_tokens.weight.normal_(std=0.3)
-    resampler = model.resampler
+def initialise(model: MiniCPMV, lexicon: Mapping[int, Sequence[int]]) -> None:
+    """Begin every part of it.
+
+    Args:
+        lexicon: the rows of labels, counted through LABEL_COUNTS, and the tokens that say each.
+    """
+    _see_edges(model.vpm, *_see_frequencies(model.vpm))
+    _look_around(model.vpm, model.config.vision.position_side_patches)
+    _gather(model.resampler)
+    _name(model, lexicon)
+
+
+def _see_frequencies(vpm: VisionEncoder) -> tuple[torch.Tensor, torch.Tensor]:
+    """The frequencies of brightness (56, patch, patch), of length 1, and how loud each is made."""
+    conv = vpm.embeddings.patch_embedding
+    patch = conv.kernel_size[0]
+    middles = torch.arange(patch) + 0.5
+    waves = torch.stack([torch.cos(math.pi * middles * k / patch) * math.sqrt((2 if k else 1) / patch) for k in range(patch)])
+    slowest = sorted(itertools.product(range(patch), repeat=2), key=lambda wave: wave[0] ** 2 + wave[1] ** 2)
+    basis = torch.stack([waves[down][:, None] * waves[across] for down, across in slowest])
+    gains = torch.tensor([GAIN * (0.3 + math.hypot(*wave)) for wave in slowest])
+    colours = [torch.nn.functional.normalize(torch.tensor(colour), dim=0)[:, None, None] for colour, _ in CHANNELS]
+    conv.weight.zero_()
+    conv.bias.zero_()
+    rows = [gains[row] * colour * basis[row] for colour, (_, count) in zip(colours, CHANNELS, strict=True) for row in range(count)]
+    conv.weight[:CONTENT] = torch.stack(rows)
+    return basis[: CHANNELS[0][1]], gains[: CHANNELS[0][1]]
+
+
+def _see_edges(vpm: VisionEncoder, basis: torch.Tensor, gains: torch.Tensor) -> None:
+    """Each hidden unit of the first layer answers to an edge of one direction and sign at one spot; each cell counts them."""
+    mlp, patch = vpm.encoder.layers[0].mlp, basis.shape[1]
+    for parameter in mlp.parameters():
+        parameter.zero_()
+    mlp.fc1.bias.fill_(-THRESHOLD)
+    down, across = torch.meshgrid(torch.arange(patch) + 0.5, torch.arange(patch) + 0.5, indexing="ij")
+    units = itertools.product(range(SPOTS), range(SPOTS), range(DIRECTIONS), (1, -1))
+    for unit, (row, column, direction, sign) in enumerate(units):
+        y, x = down - (row + 0.5) * patch / SPOTS, across - (column + 0.5) * patch / SPOTS
+        angle = math.pi * direction / DIRECTIONS
+        edge = (math.cos(angle) * x + math.sin(angle) * y) * torch.exp(-(x * x + y * y) / (2 * SPREAD**2))
+        mlp.fc1.weight[unit, : len(basis)] = EDGE * sign * (basis * edge / edge.norm()).sum((1, 2)) / gains
+        cell = row * CELLS // SPOTS * CELLS + column * CELLS // SPOTS
+        mlp.fc2.weight[CONTENT + 4 * FREQUENCIES + cell * DIRECTIONS + direction, unit] = COUNT
+
+
+def _look_around(vpm: VisionEncoder, side: int) -> None:
+    """Patches say where they are, and heads compare it. What they find is not used at first: it is learned what for."""
+    table, hidden_size = vpm.embeddings.position_embedding.weight, vpm.embeddings.position_embedding.embedding_dim
+    quarter = hidden_size // 4
+    told = torch.cat([part * quarter + torch.arange(FREQUENCIES) for part in range(4)])
+    rows = [_row(column * SIDE / side, row * SIDE / side, hidden_size) for row in range(side) for column in range(side)]
+    table.zero_()
+    table[:, CONTENT : CONTENT + len(told)] = LOUDNESS * torch.stack(rows)[:, told]
+    for layer in vpm.encoder.layers:
+        layer.self_attn.out_proj.weight.zero_()
+        layer.self_attn.out_proj.bias.zero_()
+    for layer, looks in zip(vpm.encoder.layers, LOOKS, strict=False):
+        attention = layer.self_attn
+        count = attention.head_dim // 4
+        chosen = torch.linspace(0, FREQUENCIES - 1, count).round().long()
+        columns = torch.cat([CONTENT + part * FREQUENCIES + chosen for part in range(4)])
+        loudness = math.sqrt(LOOK_FOCUS * math.sqrt(attention.head_dim) / 2)
+        for head, (x, y) in enumerate(looks):
+            start = head * attention.head_dim
+            lines = start + torch.arange(4 * count)
+            for weight in (attention.q_proj.weight, attention.k_proj.weight):
+                weight[start : start + attention.head_dim] = 0.0
+            attention.q_proj.weight[lines[:, None], columns] = loudness * _shift(x, y, 1 / 10000 ** (chosen / quarter))
+            attention.k_proj.weight[lines, columns] = loudness
+
+
+def _gather(resampler: Resampler) -> None:
+    """Each query looks at its place in a square grid, one head a little to the left of it, one to the right."""
     resampler.proj.mul_(0.3)
     count, hidden_size = resampler.query.shape
     quarter = hidden_size // 4
-    told = torch.cat([part * quarter + torch.arange(FREQUENCIES) for part in range(4)])  # sin and cos of x, sin and cos of y
-    free = told + FREQUENCIES
+    told = torch.cat([part * quarter + torch.arange(QUERY_FREQUENCIES) for part in range(4)])
+    free = told + QUERY_FREQUENCIES
     table = places(count, hidden_size)[:, told]
     resampler.query.zero_()
     # The layer norm takes the mean away: what stands once with each sign passes it.
     resampler.query[:, told], resampler.query[:, free] = table, -table
-    loudness = math.sqrt(hidden_size / (2 * 2 * FREQUENCIES))
+    loudness = math.sqrt(hidden_size / (2 * 2 * QUERY_FREQUENCIES))
     resampler.kv_proj.weight[told] = 0.0  # where a key tells its place it tells nothing else
     q, k, _ = resampler.attn.in_proj_weight.chunk(3)
-    omega = 1 / 10000 ** (torch.arange(FREQUENCIES) / quarter)
+    omega = 1 / 10000 ** (torch.arange(QUERY_FREQUENCIES) / quarter)
     for head in range(resampler.attn.num_heads):
-        rows = head * HEAD_DIM + torch.arange(4 * FREQUENCIES)
-        k[rows] = torch.nn.functional.one_hot(told, hidden_size).float()
-        turn = (APART if head % 2 else -APART) * omega
-        shift = torch.eye(4 * FREQUENCIES)
-        sin, cos = torch.arange(FREQUENCIES), FREQUENCIES + torch.arange(FREQUENCIES)
-        shift[sin, sin], shift[sin, cos] = torch.cos(turn), torch.sin(turn)
-        shift[cos, cos], shift[cos, sin] = torch.cos(turn), -torch.sin(turn)
-        q[rows] = 0.0
-        q[rows[:, None], told[None, :]] = FOCUS * math.sqrt(HEAD_DIM) / loudness * shift
+        lines = head * HEAD_DIM + torch.arange(4 * QUERY_FREQUENCIES)
+        k[lines] = torch.nn.functional.one_hot(told, hidden_size).float()
+        q[lines] = 0.0
+        q[lines[:, None], told] = QUERY_FOCUS * math.sqrt(HEAD_DIM) / loudness * _shift(APART if head % 2 else -APART, 0.0, omega)
+
+
+def _name(model: MiniCPMV, lexicon: Mapping[int, Sequence[int]]) -> None:
+    """Words begin with directions of their own; a head of the first layer finds patches by them, and heads of all layers pass labels on as words."""
+    llm = model.llm.model
+    hidden_size = llm.embed_tokens.embedding_dim
+    shown, said = directions(hidden_size)[: 2 * LABELS].split(LABELS)
+    llm.embed_tokens.weight.normal_(std=0.3)
+    for label, tokens in lexicon.items():
+        llm.embed_tokens.weight[list(tokens)] += WORD * said[label]
+        model.llm.lm_head.weight[list(tokens)] += SPOKEN * said[label]
+    found = _rows(FOUND)
+    for index, layer in enumerate(llm.layers):
+        attention = layer.self_attn
+        heads, pairs = attention.head_dim, attention.head_dim // 2
+        shared = attention.num_key_value_groups * heads  # lines of the queries that share a key's
+        if index == 0:
+            # The slowest of the rotary pairs, which hardly tell how far apart two tokens are.
+            half = len(found) // 2
+            slow = torch.cat([torch.arange(pairs - half, pairs), torch.arange(heads - half, heads)])
+            for project, words in ((attention.q_proj, said), (attention.k_proj, shown)):
+                project.weight[:heads], project.bias[:heads] = 0.0, 0.0
+                project.weight[slow] = MATCH * words[found]
+        for group, (names, heard) in enumerate(zip(COPIED, (shown if index == 0 else said, shown), strict=True)):
+            copied = _rows(names)
+            attention.v_proj.weight[group * heads + torch.arange(len(copied))] = heard[copied]
+            attention.o_proj.weight[:, group * shared + torch.arange(len(copied))] = PASSED_ON * said[copied].T
+
+
+def _rows(names: Sequence[str]) -> list[int]:
+    """Of these labels through LABEL_COUNTS, without those of nothing."""
+    starts = dict(zip(LABEL_COUNTS, itertools.accumulate(LABEL_COUNTS.values(), initial=0), strict=False))
+    return [starts[name] + value for name in names for value in range(1, LABEL_COUNTS[name])]
+
+
+def _shift(x: float, y: float, omega: torch.Tensor) -> torch.Tensor:
+    """The matrix that moves sin and cos of a column, then of a row, by so many patches."""
+    count = len(omega)
+    matrix = torch.zeros(4 * count, 4 * count)
+    for axis, distance in enumerate((x, y)):
+        sin = 2 * axis * count + torch.arange(count)
+        cos, turn = sin + count, distance * omega
+        matrix[sin, sin], matrix[sin, cos] = torch.cos(turn), torch.sin(turn)
+        matrix[cos, cos], matrix[cos, sin] = torch.cos(turn), -torch.sin(turn)
+    return matrix
 
 
 def _row(x: float, y: float, hidden_size: int) -> torch.Tensor:

@@ -22,8 +22,8 @@ Variety: TypeAlias = Literal["distinct", "any", "few"]
 
 _RADII = {"small": (0.065, 0.085), "large": (0.135, 0.165)}
 _GAP = 0.02
-_FINE = (11.0, 13.0)  # pixels of a capital as a slice shows it
-_TOO_FINE = 5.5  # pixels of a capital as the overview shows it, that it takes slices to read it
+_FINE = (14.0, 20.0)  # pixels of a capital as a slice shows it
+_TOO_FINE = 7.0  # pixels of a capital as the overview shows it, that it takes slices to read it
 _INK: tuple[Colour, ...] = ((10, 10, 10), (40, 40, 45), (250, 250, 250))
 _COLOURED_INK: tuple[Colour, ...] = (*_INK, (200, 20, 30), (20, 60, 200), (0, 110, 50), (120, 30, 140), (255, 225, 40), (255, 150, 30))
 
@@ -194,7 +194,7 @@ def _prints(random: Generator, wish: Wish, size: Size) -> list[Print]:
     bands = halves if len(wish.texts) == 2 else [(0.0, 1.0)] * len(wish.texts)
     found: list[Print] = []
     for text, (top, bottom) in zip(wish.texts, bands, strict=True):
-        height = _fine_height(random, size) if wish.fine else between(random, 0.1, 0.17 if len(wish.texts) == 1 else 0.14)
+        height = _fine_height(random, size) if wish.fine else between(random, 0.12, 0.18 if len(wish.texts) == 1 else 0.15)
         font = 0 if random.random() < 0.6 else pick(random, range(len(FONTS)))
         angle = 0.0 if random.random() < 0.5 or wish.fine else between(random, -6, 6)
         made = Print(text, 0.5, 0.5, height, (0, 0, 0), angle, between(random, 0.15, 0.35) if wish.fine else between(random, 0.05, 0.3), font)

@@ -1,6 +1,6 @@
 """Nothing but the generator -> a checkpoint of the demo model in the official format: a few million weights, trained on a CPU in under two hours.
 
-    python -m demo.train --output DIR --minutes 105
+    python -m demo.train --output DIR --minutes 110
 
 First the image encoder and the resampler learn to see, from labels of what each patch shows; then the language model learns to talk about what is
 seen; then all learn together. The checkpoint is saved every few minutes and is its own state, beside the log, in the folder `training` within it: a
@@ -26,21 +26,25 @@ from safetensors.torch import load_file, save
 from torch import nn
 from torch.nn import functional
 
-from conversion.checkpoint import INDEX, Checkpoint
+from conversion.checkpoint import Checkpoint
 from conversion.model import MiniCPMV
 from demo.batches import Batch, collate, collate_sights, example, look
 from demo.chance import pick
 from demo.curve import draw_curve
 from demo.episodes import episode
+from demo.four_bits import InFourBits
 from demo.heads import Heads
 from demo.initial import initialise, places
+from demo.lexicon import lexicon
 from demo.muon import Muon
 from demo.pages import page
 from demo.scenes import IGNORED, draw
 from demo.stock import Stock
 from demo.vocabulary import train_tokenizer, write_tokenizer
+from demo.weights import halved, replace, write_weights
 from pipeline.config import ModelConfig
 from pipeline.processor import Processor
+from pipeline.tokenizer import Tokenizer
 
 SIZES: dict[str, Any] = {
     "hidden_size": 256,
@@ -54,14 +58,14 @@ SIZES: dict[str, Any] = {
     "hidden_act": "silu",
     "tie_word_embeddings": False,
     "use_sliding_window": False,
-    "query_num": 36,
+    "query_num": 64,
     "slice_config": {"max_slice_nums": 9, "patch_size": 14, "scale_resolution": 168, "model_type": "minicpmv"},
     "vision_config": {
         "model_type": "siglip",
         "hidden_size": 192,
         "intermediate_size": 576,
         "num_hidden_layers": 5,
-        "num_attention_heads": 3,
+        "num_attention_heads": 6,
         "image_size": 336,
         "patch_size": 14,
     },
@@ -73,7 +77,6 @@ SIZES: dict[str, Any] = {
 }
 VOCABULARY = 640
 FRAMES = 3000
-SHARDS = {"vpm.": 1, "resampler.": 1, "llm.": 2}  # so that no file is above 10 MB
 
 PICTURES = 32  # slices a step, while only seeing is learned
 EPISODES = 24  # a step, afterwards
@@ -81,7 +84,6 @@ PEAK = {"matrices": 0.02, "others": 2e-3}
 WARM_UP_STEPS = 100
 DECAY_FROM = 0.6  # share of the time after which the rates fall
 FOUR_BITS_FROM = 0.85  # share of the time after which every other step computes with the language model's weights as INT4 will have them
-GROUP_SIZE = 64  # weights that share a scale then
 _SHAPES = {"colour": 1.0, "shape": 1.0, "size": 1.0, "count": 1.0, "where": 1.0, "exist": 1.0, "describe": 1.0}
 _ALONE = {**_SHAPES, "count": 1.5, "describe": 2.0, "relation": 2.0, "followup": 1.0, "read_number": 1.5, "read_word": 2.0, "refuse": 0.5}
 _ALBUMS = {"multi": 4.0, "video": 3.5, "small_print": 1.5}
@@ -104,11 +106,11 @@ class Stage:
 
 
 STAGES = (
-    Stage(0.125, ("sight",)),
-    Stage(0.16, ("talk",), _SHAPES, most=1),
-    Stage(0.21, ("talk",), {**_SHAPES, "read_number": 1.0, "refuse": 0.3}, most=2),
-    Stage(0.27, ("talk",), _ALONE, most=3),
-    Stage(0.45, ("talk",), _ALONE),
+    Stage(0.20, ("sight",)),
+    Stage(0.22, ("talk",), _SHAPES, most=1),
+    Stage(0.26, ("talk",), {**_SHAPES, "read_number": 1.0, "refuse": 0.3}, most=2),
+    Stage(0.32, ("talk",), _ALONE, most=3),
+    Stage(0.50, ("talk",), _ALONE),
     Stage(0.75, ("talk",), {**_ALONE, **_ALBUMS}),
     Stage(1.00, ("sight", "talk"), {**_ALONE, **_ALBUMS}),
 )
@@ -118,7 +120,7 @@ SEEN_SKILLS = ("colour", "count", "size", "relation", "read_number", "read_word"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="the checkpoint's folder")
-    parser.add_argument("--minutes", type=float, default=105, help="of training in all, whatever they are spread over")
+    parser.add_argument("--minutes", type=float, default=110, help="of training in all, whatever they are spread over")
     parser.add_argument("--slice", type=float, default=math.inf, help="minutes to train now")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the process that draws is ended too
@@ -163,7 +165,7 @@ class Trainer:
         self.log, self.progress_file, self.heads_file = (self.training / name for name in ("log.jsonl", "progress.json", "heads.safetensors"))
         self.config = ModelConfig.from_folder(folder)
         self.model = MiniCPMV(self.config)
-        initialise(self.model)
+        initialise(self.model, lexicon(Tokenizer(folder)))
         self.heads = Heads(self.config.vision.hidden_size, places(self.config.query_num, self.config.text.hidden_size))
         self.step, self.elapsed = 0, 0.0
         if self.progress_file.exists():
@@ -257,8 +259,8 @@ class Trainer:
     def save(self) -> None:
         """The checkpoint in bfloat16, the heads, and how far it is; each file is replaced whole."""
         write_weights(self.model, self.folder)
-        _replace(self.heads_file, save(_halved(self.heads)))
-        _replace(self.progress_file, json.dumps({"step": self.step, "minutes": round(self.elapsed / 60, 2)}).encode())
+        replace(self.heads_file, save(halved(self.heads)))
+        replace(self.progress_file, json.dumps({"step": self.step, "minutes": round(self.elapsed / 60, 2)}).encode())
 
     def _restore(self) -> None:
         checkpoint = Checkpoint.open(self.folder)
@@ -288,55 +290,6 @@ class Trainer:
                     yield ahead.pop(0)[1].result()
 
 
-class InFourBits:
-    """While it is entered, a module's matrices are rounded as INT4 with scales for groups will round them; gradients pass straight through."""
-
-    def __init__(self, module: nn.Module | None) -> None:
-        self.weights = [layer.weight for layer in module.modules() if isinstance(layer, nn.Linear)] if module else []
-
-    @torch.no_grad()
-    def __enter__(self) -> None:
-        self.kept = [weight.clone() for weight in self.weights]
-        for weight in self.weights:
-            weight.copy_(in_four_bits(weight))
-
-    @torch.no_grad()
-    def __exit__(self, *_: object) -> None:
-        for weight, kept in zip(self.weights, self.kept, strict=True):
-            weight.copy_(kept)
-
-
-def in_four_bits(weight: torch.Tensor) -> torch.Tensor:
-    """What INT4_SYM makes of a matrix: of each group the number furthest from zero becomes -8 steps."""
-    groups = weight.unflatten(1, (-1, GROUP_SIZE))
-    furthest = groups.gather(2, groups.abs().argmax(2, keepdim=True))
-    step = furthest / -8
-    step = torch.where(step == 0, torch.ones_like(step), step)
-    return (torch.clamp(torch.round(groups / step), -8, 7) * step).flatten(1)
-
-
-def write_weights(model: MiniCPMV, folder: Path) -> None:
-    """In bfloat16, in shards with an index as the official checkpoint has them."""
-    tensors, shards = _halved(model), max(SHARDS.values())
-    index = {name: next(number for prefix, number in SHARDS.items() if name.startswith(prefix)) for name in tensors}
-    files = {number: f"model-{number:05}-of-{shards:05}.safetensors" for number in range(1, shards + 1)}
-    for number, file in files.items():
-        _replace(folder / file, save({name: tensor for name, tensor in tensors.items() if index[name] == number}, metadata={"format": "pt"}))
-    total = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-    text = json.dumps({"metadata": {"total_size": total}, "weight_map": {name: files[number] for name, number in index.items()}}, indent=1)
-    _replace(folder / INDEX, f"{text}\n".encode())
-
-
-def _halved(module: nn.Module) -> dict[str, torch.Tensor]:
-    return {name: weight.detach().to(torch.bfloat16).contiguous() for name, weight in module.state_dict().items()}
-
-
-def _replace(path: Path, content: bytes) -> None:
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_bytes(content)
-    partial.replace(path)
-
-
 _processor: list[Processor] = []  # of the worker process
 
 
@@ -347,11 +300,11 @@ def _prepare_worker(folder: Path) -> None:
 
 
 def _pictures(number: int) -> Batch:
-    """Half of them slices of crowded pages, half of scenes that questions are asked about."""
+    """Three quarters of them slices of crowded pages, the others of scenes that questions are asked about."""
     random, processor = np.random.default_rng(number), _processor[0]
     sights = []
     while len(sights) < PICTURES:
-        if random.random() < 0.5:
+        if random.random() < 0.75:
             scene = page(random, Stock("train"))
             sights += look(draw(scene, random), scene, processor)
         else:

@@ -1,4 +1,4 @@
-"""What helps the demo model learn: steps alike in every direction, queries that begin at their places, readers that cannot turn up their ears."""
+"""What helps the demo model learn: even steps, a sense of edges and places to begin with, readers that cannot turn up their ears."""
 
 import math
 from pathlib import Path
@@ -8,12 +8,16 @@ import pytest
 import torch
 
 from conversion.model import MiniCPMV
-from demo.heads import Heads
-from demo.initial import initialise, places
+from demo.heads import LABELS, Heads, directions
+from demo.initial import CELLS, CONTENT, DIRECTIONS, FREQUENCIES, LOOKS, initialise, places
+from demo.language import Language, Reference
+from demo.lexicon import lexicon
 from demo.muon import Muon, orthogonalised
-from demo.scenes import LABEL_COUNTS
+from demo.scenes import COLOURS, GLYPHS, LABEL_COUNTS, SHAPES
 from demo.train import write_small_files
 from pipeline.config import ModelConfig
+from pipeline.preprocess import vision_position_ids
+from pipeline.tokenizer import Tokenizer
 from pipeline.vision import sincos_table
 
 
@@ -42,12 +46,58 @@ def test_muon_finds_a_least_squares_solution() -> None:
     assert losses[-1] < 1e-3 * losses[0]
 
 
-def test_each_query_begins_by_looking_at_its_own_place(tmp_path: Path) -> None:
-    write_small_files(tmp_path)
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("begun")
+    write_small_files(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def begun(folder: Path) -> MiniCPMV:
+    """The model before its first step."""
     torch.manual_seed(0)
-    model = MiniCPMV(ModelConfig.from_folder(tmp_path))
-    initialise(model)
-    resampler = model.resampler
+    model = MiniCPMV(ModelConfig.from_folder(folder))
+    initialise(model, lexicon(Tokenizer(folder)))
+    return model
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("direction", range(DIRECTIONS))
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_first_layer_counts_edges_by_where_they_are_and_how_they_run(begun: MiniCPMV, direction: int, sign: int) -> None:
+    angle = math.pi * direction / DIRECTIONS
+    down, across = torch.meshgrid(torch.arange(14) - 6.5, torch.arange(14) - 6.5, indexing="ij")
+    step = sign * 0.8 * torch.sign(math.cos(angle) * across + math.sin(angle) * down)
+    patches = torch.cat([step.expand(3, 14, 14), torch.full((3, 14, 14), 0.3)], dim=2)[None]
+    layer = begun.vpm.encoder.layers[0]
+    rows = begun.vpm.embeddings(patches, torch.tensor([[0, 1]]))
+    counts = layer.mlp(layer.layer_norm2(rows))[0, :, CONTENT + 4 * FREQUENCIES :][:, : CELLS * CELLS * DIRECTIONS]
+    edge, flat = counts.unflatten(1, (CELLS * CELLS, DIRECTIONS))
+    assert edge[CELLS * CELLS // 2].argmax() == direction  # it runs through the middle
+    assert edge.sum(0).argmax() == direction
+    assert flat.abs().max() < 0.3 * edge.max()
+
+
+@torch.no_grad()
+def test_heads_begin_by_looking_at_the_neighbours(begun: MiniCPMV) -> None:
+    side, heads = 12, begun.config.vision.num_attention_heads
+    places_of_patches = torch.from_numpy(vision_position_ids((side, side), begun.config.vision))[None]
+    noise = 0.05 * torch.randn(1, 3, 14, 14 * side * side, generator=torch.Generator().manual_seed(0))
+    rows = begun.vpm.embeddings(noise, places_of_patches)
+    inner = [row * side + column for row in range(2, side - 2) for column in range(2, side - 2)]
+    for layer, looks in zip(begun.vpm.encoder.layers, LOOKS, strict=False):
+        attention, normed = layer.self_attn, layer.layer_norm1(rows)
+        q, k = (project(normed).unflatten(-1, (heads, -1)).transpose(1, 2) for project in (attention.q_proj, attention.k_proj))
+        found = (q @ k.mT)[0, :, inner].argmax(-1)
+        for head, (x, y) in enumerate(looks):
+            wanted = torch.tensor(inner) + y * side + x
+            assert (found[head] == wanted).float().mean() > 0.9
+        assert not attention(normed, attention_mask=None)[0].any()  # nothing comes of it yet
+
+
+def test_each_query_begins_by_looking_at_its_own_place(begun: MiniCPMV) -> None:
+    model, resampler = begun, begun.resampler
     side, count = 12, resampler.query.shape[0]
     pos = torch.from_numpy(sincos_table((side, side), resampler.query.shape[1]))
     with torch.no_grad():
@@ -61,6 +111,35 @@ def test_each_query_begins_by_looking_at_its_own_place(tmp_path: Path) -> None:
             down = looks @ (torch.arange(side * side) // side).float()
             assert (across.reshape(-1, len(middles)) - middles).abs().mean() < 0.8
             assert (down.reshape(-1, len(middles)) - middles[:, None]).abs().mean() < 0.5
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("first", "names"), [("shape", SHAPES), ("colour", tuple(COLOURS))])
+def test_words_begin_by_finding_what_they_name(begun: MiniCPMV, folder: Path, first: str, names: tuple[str, ...]) -> None:
+    tokenizer, attention = Tokenizer(folder), begun.llm.model.layers[0].self_attn
+    start = sum(count for name, count in list(LABEL_COUNTS.items())[: list(LABEL_COUNTS).index(first)]) + 1
+    shown = directions(begun.config.text.hidden_size)[start : start + len(names)]
+    noise = torch.randn(shown.shape, generator=torch.Generator().manual_seed(0))
+    key = attention.k_proj(torch.nn.functional.rms_norm(8 * shown + 0.5 * noise, shown.shape[-1:]))
+    for value, name in enumerate(names):
+        for text in (f" {name}", Language("zh").name(Reference(**{first: name})).removesuffix("的图形").removesuffix("图形")):
+            (token,) = tokenizer.encode(text)
+            word = begun.llm.model.embed_tokens(torch.tensor([token]))
+            query = attention.q_proj(torch.nn.functional.rms_norm(word, word.shape[-1:]))
+            assert (query[:, : attention.head_dim] @ key[:, : attention.head_dim].T).argmax() == value
+            assert begun.llm.lm_head.weight[token] @ said_of(begun, start + value) > 0.3
+
+
+def said_of(model: MiniCPMV, label: int) -> torch.Tensor:
+    return directions(model.config.text.hidden_size)[LABELS + label]
+
+
+def test_no_token_begins_as_the_word_for_two_things(folder: Path) -> None:
+    words = lexicon(Tokenizer(folder))
+    tokens = [token for ids in words.values() for token in ids]
+    assert len(tokens) == len(set(tokens))
+    assert all(words.values())
+    assert len(words) == len(SHAPES) + len(COLOURS) + 2 + len(GLYPHS)
 
 
 def test_queries_must_make_a_square() -> None:

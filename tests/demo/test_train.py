@@ -14,8 +14,9 @@ from conversion.model import MiniCPMV
 from demo.batches import GROUP, Batch, collate, example, look
 from demo.curve import draw_curve
 from demo.episodes import SKILLS, episode
+from demo.four_bits import GROUP_SIZE, InFourBits, in_four_bits
 from demo.scenes import IGNORED, LABEL_COUNTS
-from demo.train import GROUP_SIZE, STAGES, InFourBits, Trainer, in_four_bits, write_small_files
+from demo.train import STAGES, Trainer, write_small_files
 from demo.vocabulary import CONTROL
 from pipeline.config import ModelConfig
 from pipeline.processor import Processor

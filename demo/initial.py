@@ -2,7 +2,7 @@
 
 Nothing here is learned. The image encoder's patches begin as cosine transforms, its first layer as histograms of oriented edges (Dalal and Triggs,
 2005), its attention as glances at the neighbours (as ConViT's, d'Ascoli et al., 2021); each query of the resampler begins at a place of its own.
-In the language model the word for a label has a direction as the label has in pictures (`demo.heads`), and one head finds the one by the other.
+Where the language model begins, `demo.words` says.
 """
 
 import itertools
@@ -14,9 +14,8 @@ import torch
 from conversion.model import MiniCPMV
 from conversion.resampler import HEAD_DIM, Resampler
 from conversion.vision_encoder import VisionEncoder
-from demo.heads import LABELS, directions
 from demo.layouts import SCALE_RESOLUTION
-from demo.scenes import LABEL_COUNTS
+from demo.words import name
 
 SIDE = SCALE_RESOLUTION / 14  # patches along a square picture
 LOUDNESS = 0.7  # of sin and cos of a patch's place
@@ -42,17 +41,6 @@ QUERY_FREQUENCIES = 20
 QUERY_FOCUS = 0.39  # a query then looks about 0.8 patches around its place
 APART = 0.4  # patches: so far to the left and to the right of it look the two heads
 
-# Of the language model.
-WORD = 5.0  # length of a label's direction in the row of its word, beside about as much that is random
-SPOKEN = 0.5  # and in the row of the last layer that says the word
-MATCH = 0.8  # gain of the queries and keys of the head that finds what a word names
-PASSED_ON = 0.3  # gain of what heads copy
-COPIED = (
-    ("shape", "colour", "size", "place", "rank"),
-    ("glyph", "rank", "shape", "colour", "size"),
-)  # by each of the two values: what they have room for
-FOUND = ("shape", "colour", "size")
-
 
 def places(count: int, hidden_size: int) -> torch.Tensor:
     """Rows (count, hidden) of the resampler's sin/cos table at the middles of a square grid over a square picture.
@@ -77,7 +65,7 @@ def initialise(model: MiniCPMV, lexicon: Mapping[int, Sequence[int]]) -> None:
     _see_edges(model.vpm, *_see_frequencies(model.vpm))
     _look_around(model.vpm, model.config.vision.position_side_patches)
     _gather(model.resampler)
-    _name(model, lexicon)
+    name(model.llm, lexicon)
 
 
 def _see_frequencies(vpm: VisionEncoder) -> tuple[torch.Tensor, torch.Tensor]:
@@ -160,39 +148,6 @@ def _gather(resampler: Resampler) -> None:
         k[lines] = torch.nn.functional.one_hot(told, hidden_size).float()
         q[lines] = 0.0
         q[lines[:, None], told] = QUERY_FOCUS * math.sqrt(HEAD_DIM) / loudness * _shift(APART if head % 2 else -APART, 0.0, omega)
-
-
-def _name(model: MiniCPMV, lexicon: Mapping[int, Sequence[int]]) -> None:
-    """Words begin with directions of their own; a head of the first layer finds patches by them, and heads of all layers pass labels on as words."""
-    llm = model.llm.model
-    hidden_size = llm.embed_tokens.embedding_dim
-    shown, said = directions(hidden_size)[: 2 * LABELS].split(LABELS)
-    llm.embed_tokens.weight.normal_(std=0.3)
-    for label, tokens in lexicon.items():
-        llm.embed_tokens.weight[list(tokens)] += WORD * said[label]
-        model.llm.lm_head.weight[list(tokens)] += SPOKEN * said[label]
-    found = _rows(FOUND)
-    for index, layer in enumerate(llm.layers):
-        attention = layer.self_attn
-        heads, pairs = attention.head_dim, attention.head_dim // 2
-        shared = attention.num_key_value_groups * heads  # lines of the queries that share a key's
-        if index == 0:
-            # The slowest of the rotary pairs, which hardly tell how far apart two tokens are.
-            half = len(found) // 2
-            slow = torch.cat([torch.arange(pairs - half, pairs), torch.arange(heads - half, heads)])
-            for project, words in ((attention.q_proj, said), (attention.k_proj, shown)):
-                project.weight[:heads], project.bias[:heads] = 0.0, 0.0
-                project.weight[slow] = MATCH * words[found]
-        for group, (names, heard) in enumerate(zip(COPIED, (shown if index == 0 else said, shown), strict=True)):
-            copied = _rows(names)
-            attention.v_proj.weight[group * heads + torch.arange(len(copied))] = heard[copied]
-            attention.o_proj.weight[:, group * shared + torch.arange(len(copied))] = PASSED_ON * said[copied].T
-
-
-def _rows(names: Sequence[str]) -> list[int]:
-    """Of these labels through LABEL_COUNTS, without those of nothing."""
-    starts = dict(zip(LABEL_COUNTS, itertools.accumulate(LABEL_COUNTS.values(), initial=0), strict=False))
-    return [starts[name] + value for name in names for value in range(1, LABEL_COUNTS[name])]
 
 
 def _shift(x: float, y: float, omega: torch.Tensor) -> torch.Tensor:

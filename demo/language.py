@@ -28,6 +28,7 @@ _CHINESE = {
     "small": "小的",
     "large": "大的",
 }
+CHINESE_NAMES = tuple(_CHINESE.values())
 _PLACES = {  # (column, row) of a 3 by 3 grid
     "en": (("top left", "top", "top right"), ("left", "centre", "right"), ("bottom left", "bottom", "bottom right")),
     "zh": (("左上角", "上方", "右上角"), ("左边", "中间", "右边"), ("左下角", "下方", "右下角")),

@@ -6,13 +6,19 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
+from demo.language import CHINESE_NAMES
+
 PAD = "!"
 CONTROL = (
     "<unk>", "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<image>", "</image>", "<ref>", "</ref>", "<box>", "</box>", "<quad>", "</quad>",
     "<point>", "</point>", "<slice>", "</slice>", "<image_id>", "</image_id>", *(f"<|reserved_special_token_{index}|>" for index in range(6)),
 )  # fmt: skip
-# Qwen2's way to split text before merging: letters together, digits one by one.
-SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+# Qwen2's way to split text before merging: letters together, digits one by one. But Chinese names stand apart, as English ones do by their spaces:
+# else some pairs of a colour and a shape would be one token, and those that training never meets would not.
+_NAME = "|".join((*CHINESE_NAMES, "图形", "的"))
+_HAN = rf"{_NAME}|(?:(?!{_NAME})\p{{Han}})+"
+SPLIT = rf"{_HAN}|(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{{L}}\p{{N}}]?(?:(?!\p{{Han}})\p{{L}})+|\p{{N}}"
+SPLIT += r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
 
 def train_tokenizer(texts: Iterable[str], size: int) -> Tokenizer:

@@ -11,7 +11,8 @@ import pytest
 from demo.evaluate import FORMATS, compare, evaluate, main
 from demo.exam import drawn
 from demo.reference import Reference, agreement, first_logits
-from demo.train import Trainer, write_small_files
+from demo.small_files import write_small_files
+from demo.train import Trainer
 from pipeline.artifacts import BUNDLED
 
 ROOT = Path(__file__).parent.parent.parent

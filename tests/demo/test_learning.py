@@ -13,8 +13,8 @@ from demo.initial import CELLS, CONTENT, DIRECTIONS, FREQUENCIES, LOOKS, initial
 from demo.language import Language, Reference
 from demo.lexicon import lexicon
 from demo.muon import Muon, orthogonalised
-from demo.scenes import COLOURS, GLYPHS, LABEL_COUNTS, SHAPES
-from demo.train import write_small_files
+from demo.scenes import COLOURS, GLYPHS, LABEL_COUNTS, RANKS, SHAPES
+from demo.small_files import write_small_files
 from pipeline.config import ModelConfig
 from pipeline.preprocess import vision_position_ids
 from pipeline.tokenizer import Tokenizer
@@ -130,6 +130,30 @@ def test_words_begin_by_finding_what_they_name(begun: MiniCPMV, folder: Path, fi
             assert begun.llm.lm_head.weight[token] @ said_of(begun, start + value) > 0.3
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("text", ["What is above the red star?", "红色星形的上方是什么？"])
+def test_a_name_of_two_words_begins_by_finding_the_thing_that_is_both(begun: MiniCPMV, folder: Path, text: str) -> None:
+    tokenizer, shown = Tokenizer(folder), directions(begun.config.text.hidden_size)
+    starts = dict(zip(LABEL_COUNTS, np.cumsum([0, *LABEL_COUNTS.values()]), strict=False))
+
+    def row(**names: int) -> torch.Tensor:
+        """As the resampler says what a patch shows."""
+        return sum((shown[starts[label] + names.get(label, 0)] for label in LABEL_COUNTS), torch.zeros(()))
+
+    red, blue = (1 + list(COLOURS).index(colour) for colour in ("red", "blue"))
+    circle, star = (1 + SHAPES.index(shape) for shape in ("circle", "star"))
+    nothing = [row()] * 10
+    picture = [*nothing, row(colour=red, shape=circle), *nothing, row(colour=red, shape=star), *nothing, row(colour=blue, shape=star), *nothing]
+    ids = tokenizer.encode(text)
+    words = begun.llm.model.embed_tokens(torch.tensor(ids))
+    begun.llm.set_attn_implementation("eager")
+    looks = begun.llm.model(inputs_embeds=torch.cat([torch.stack(picture), words])[None], output_attentions=True).attentions[1][0]
+    place = next(index for index, token in enumerate(ids) if tokenizer.decode([token]) in (" star", "星形"))
+    found = looks[begun.llm.model.layers[1].self_attn.num_key_value_groups, len(picture) + place, : len(picture)]
+    assert found.argmax() == 21
+    assert found[21] > 2 * found[[10, 32]].max()
+
+
 def said_of(model: MiniCPMV, label: int) -> torch.Tensor:
     return directions(model.config.text.hidden_size)[LABELS + label]
 
@@ -139,7 +163,7 @@ def test_no_token_begins_as_the_word_for_two_things(folder: Path) -> None:
     tokens = [token for ids in words.values() for token in ids]
     assert len(tokens) == len(set(tokens))
     assert all(words.values())
-    assert len(words) == len(SHAPES) + len(COLOURS) + 2 + len(GLYPHS)
+    assert len(words) == len(SHAPES) + len(COLOURS) + 2 + 9 + RANKS + len(GLYPHS)
 
 
 def test_queries_must_make_a_square() -> None:

@@ -12,11 +12,13 @@ import torch
 from conversion.checkpoint import Checkpoint
 from conversion.model import MiniCPMV
 from demo.batches import GROUP, Batch, collate, example, look
+from demo.curriculum import STAGES
 from demo.curve import draw_curve
 from demo.episodes import SKILLS, episode
 from demo.four_bits import GROUP_SIZE, InFourBits, in_four_bits
 from demo.scenes import IGNORED, LABEL_COUNTS
-from demo.train import STAGES, Trainer, write_small_files
+from demo.small_files import write_small_files
+from demo.train import Trainer
 from demo.vocabulary import CONTROL
 from pipeline.config import ModelConfig
 from pipeline.processor import Processor
@@ -99,7 +101,7 @@ def test_training_learns_and_goes_on_from_its_checkpoint(fresh: Path) -> None:
     trainer.elapsed = 3600 * STAGES[-2].until + 60  # all that can learn learns
     batch = small_batch(Processor(fresh))
     losses = [trainer.learn(batch) for _ in range(50)]
-    assert losses[-1]["words"] < 0.5 * losses[0]["words"]
+    assert losses[-1]["words"] < 0.7 * losses[0]["words"]
     assert all(losses[-1][name] < losses[0][name] for name in LABEL_COUNTS)
     trainer.save()
     again = Trainer(fresh, budget_s=3600)
@@ -109,7 +111,7 @@ def test_training_learns_and_goes_on_from_its_checkpoint(fresh: Path) -> None:
     assert again.learn(batch)["words"] < following[0]["words"]
 
 
-def test_seeing_is_learned_first_and_left_alone_while_talking_begins(fresh: Path) -> None:
+def test_seeing_is_learned_first_and_left_alone_while_talking_begins_and_so_is_what_finds_names(fresh: Path) -> None:
     trainer, processor = Trainer(fresh, budget_s=3600), Processor(fresh)
     batch = small_batch(processor)
 
@@ -117,11 +119,15 @@ def test_seeing_is_learned_first_and_left_alone_while_talking_begins(fresh: Path
         before = {name: weight.clone() for name, weight in trainer.model.state_dict().items()}
         trainer.elapsed = elapsed
         trainer.learn(batch)
-        return {name.split(".")[0] for name, weight in trainer.model.state_dict().items() if not torch.equal(weight, before[name])}
+        names = [name.split(".") for name, weight in trainer.model.state_dict().items() if not torch.equal(weight, before[name])]
+        return {".".join(name[:4] if name[0] == "llm" else name[:1]) for name in names}
 
+    layers = [f"llm.model.layers.{index}" for index in range(4)]
     assert changed(0.0, Batch(batch.pictures)) == {"vpm", "resampler"}
-    assert changed(3600 * STAGES[0].until, batch) == {"llm"}
-    assert changed(3600 * STAGES[-2].until, batch) == {"vpm", "resampler", "llm"}
+    talking = {*layers[2:], "llm.model.norm.weight", "llm.lm_head.weight"}
+    assert changed(3600 * STAGES[0].until, batch) == talking
+    everything = {"vpm", "resampler", *layers[:2], "llm.model.embed_tokens.weight"} | talking
+    assert changed(3600 * STAGES[-2].until, batch) == everything
 
 
 def test_in_four_bits_is_what_the_compressor_makes_of_a_matrix() -> None:

@@ -3,6 +3,8 @@
 # make test  everything, in an environment of its own
 # make bench the benchmarks, and their figures in the README
 
+SHELL := bash
+.SHELLFLAGS := -o pipefail -c
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PIP := -m pip install --quiet --disable-pip-version-check
 RUN := .venv/bin/python
@@ -31,6 +33,7 @@ format: .venv-dev/installed
 
 bench: .venv/installed .venv-dev/installed
 	$(RUN) -m bench.startup --write
+	$(DEV) demo/evaluate.py demo/model/int4 --source demo/model/checkpoint | tail -n 1 > bench/results/accuracy.json
 	$(DEV) -m bench.figures
 
 clean:

@@ -41,8 +41,8 @@ Ask about pictures and videos. The model runs on this server's own processor: an
 <small>Files you upload are deleted within two hours; what you write is kept in memory only; neither is logged.</small>
 </div>"""
 DEMO_NOTICE = (
-    "> **This is the bundled demo model: its words are noise** until a trained one replaces it. "
-    "For real answers set `MODEL_REPO` or `MODEL_DIR` to a converted MiniCPM-V 2.6."
+    "> **This is the small bundled demo model: it knows only drawn scenes** of coloured shapes, numbers and short words. "
+    "To talk about photographs set `MODEL_REPO` or `MODEL_DIR` to a converted MiniCPM-V 2.6."
 )
 # Not by the system's table of types, which a slim container lacks. What a file really is, its decoder finds out.
 VIDEO_SUFFIXES = frozenset({".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm"})

@@ -1,6 +1,6 @@
-"""Nothing but the generator -> a checkpoint of the demo model in the official format: a few million weights, trained on a CPU in under two hours.
+"""Nothing but the generator -> a checkpoint of the demo model in the official format: a few million weights, trained on a CPU in under three hours.
 
-    python -m demo.train --output DIR --minutes 110
+    python -m demo.train --output DIR --minutes 160
 
 First the image encoder and the resampler learn to see, from labels of what each patch shows; then the language model learns to talk about what is
 seen; then all learn together. The checkpoint is saved every few minutes and is its own state, beside the log, in the folder `training` within it: a
@@ -42,6 +42,7 @@ PEAK = {  # the language model learns nothing more from larger ones
     "talk": {"matrices": 0.005, "others": 7e-4},
 }
 WARM_UP_STEPS = 100
+SIGHT_BESIDE_WORDS = 0.3  # of its rates: what is read of the pictures must not change faster than the reading learns
 DECAY_FROM = 0.6  # share of the time after which the rates fall
 FOUR_BITS_FROM = 0.85  # share of the time after which every other step computes with the language model's weights as INT4 will have them
 
@@ -49,7 +50,7 @@ FOUR_BITS_FROM = 0.85  # share of the time after which every other step computes
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="the checkpoint's folder")
-    parser.add_argument("--minutes", type=float, default=110, help="of training in all, whatever they are spread over")
+    parser.add_argument("--minutes", type=float, default=160, help="of training in all, whatever they are spread over")
     parser.add_argument("--slice", type=float, default=math.inf, help="minutes to train now")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the process that draws is ended too
@@ -131,9 +132,11 @@ class Trainer:
         # A side that has begun anew beside another warms up anew with it.
         warm = {side: min(1.0, self.steps[side] / WARM_UP_STEPS) for side in self.sides}
         fall = min(1.0, max(0.02, (1 - self.progress) / (1 - DECAY_FROM)))
+        share = {"sight": SIGHT_BESIDE_WORDS if batch.words else 1.0, "names": 1.0, "talk": 1.0}
         for name, optimiser in self.optimisers.items():
             for group in optimiser.param_groups:
-                group["lr"] = PEAK[group["side"]][name] * fall * warm[group["side"]]
+                side = group["side"]
+                group["lr"] = PEAK[side][name] * share[side] * fall * warm[side]
         four_bits = self.progress >= FOUR_BITS_FROM and self.step % 2 == 0
         with InFourBits(self.model.llm if four_bits else None):
             losses = self._losses(batch, sight_learns="sight" in learning)

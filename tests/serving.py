@@ -63,7 +63,7 @@ class Heard:
         self.closed = threading.Semaphore(0)
 
     async def stream(self, messages: Sequence[Message]) -> AsyncGenerator[Delta, None]:
-        # A model of noise may end at once or never: this many tokens are enough to see them come, and few enough to wait for.
+        # As many tokens whatever is shown: enough to see them come, and few enough to wait for.
         generation = GenerationConfig(min_new_tokens=self.answer_tokens, max_new_tokens=self.answer_tokens, seed=1)
         try:
             async with aclosing(self._assistant.stream(messages, generation)) as stream:

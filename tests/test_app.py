@@ -389,6 +389,6 @@ def test_the_process_says_when_it_is_ready_serves_and_leaves_no_uploads_behind(t
         out, _ = process.communicate()
     assert re.search(rf"Ready on port {port}, \d+\.\d s after the process started\.$", ready.strip())
     assert uploaded
-    assert "its words are noise" in description
+    assert "it knows only drawn scenes" in description
     assert (process.returncode, out) == (0, "")
     assert not list(tmp_path.glob("uploads-*"))

@@ -91,7 +91,7 @@ def test_a_photo_and_a_video_are_shown_and_get_a_streamed_answer(
 ) -> None:
     monkeypatch.setattr(app, "UPDATE_SECONDS", 0.0)
     visitor.open(address, heard)
-    expect(visitor.page.get_by_text("its words are noise")).to_be_visible()
+    expect(visitor.page.get_by_text("it knows only drawn scenes")).to_be_visible()
     # Every length that the newest answer has on its way.
     visitor.page.evaluate("""() => {
         window.lengths = [];

@@ -52,7 +52,7 @@ FAULT = "Something went wrong here, through no fault of yours. Please try again.
 
 # Looked for every hour and deleted when older than an hour: gone after two at the latest.
 DELETE_CACHE_SECONDS = (3600, 3600)
-# The engine answers one request at a time. This many may be in its queue, where each of them can be cancelled and sees how many are ahead.
+# Requests that are with the engine at once: those it computes together, and as many again in its queue, where each sees how many are ahead.
 CONCURRENCY = 16
 MAX_WAITING_FOR_THE_QUEUE = 32
 # Every update sends and renders the whole answer; oftener than this nobody sees and the processor is wanted elsewhere.

@@ -13,7 +13,8 @@ from conversion.checkpoint import Checkpoint
 from conversion.model import MiniCPMV
 from demo.exam import Question
 from pipeline.config import EngineConfig, ModelConfig
-from pipeline.engine.model_runner import load
+from pipeline.engine.compiled import Compiler, Embedder
+from pipeline.engine.stateful_runner import StatefulRunner
 from pipeline.preprocess import Slice, vision_position_ids
 from pipeline.processor import Processor
 from pipeline.vision import sincos_table
@@ -87,11 +88,12 @@ def load_modules(folder: Path) -> MiniCPMV:
 def first_logits(folder: Path, questions: Sequence[Question]) -> list[Logits]:
     """Of a converted folder, as the pipeline computes them: logits (vocabulary,) of the first token of each answer."""
     processor = Processor(folder)
-    runner, vision = load(folder, processor.config, EngineConfig())
+    compiler = Compiler(folder, EngineConfig())
+    runner, embedder, vision = StatefulRunner(compiler), Embedder(compiler), compiler.vision(processor.config, cache_bytes=0)
     found = []
     for question in questions:
         plan = processor.plan(question.messages)
-        embeds = runner.embed(plan.prompt.input_ids)
+        embeds = embedder.embed(plan.prompt.input_ids)
         for (start, end), rows in zip(plan.prompt.image_bound, vision.encode(processor.slices(plan)) or (), strict=True):
             embeds[start:end] = rows
         runner.truncate(0)

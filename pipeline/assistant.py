@@ -12,10 +12,13 @@ from typing import Literal, Self, TypeAlias
 
 from pipeline.artifacts import verify
 from pipeline.config import EngineConfig, GenerationConfig, MediaLimits
-from pipeline.engine.model_runner import load
-from pipeline.engine.request import Event, Failed, Progress, Request, Tokens
+from pipeline.engine.compiled import Compiler, Embedder
+from pipeline.engine.engine import Engine
+from pipeline.engine.model_runner import BLOCK_SIZE, ModelRunner, kv_cache_bytes_here
+from pipeline.engine.request import Event, Failed, Progress, Request, Stats, Tokens
 from pipeline.engine.stateful import StatefulEngine
-from pipeline.errors import EngineDead, PipelineError
+from pipeline.engine.stateful_runner import StatefulRunner
+from pipeline.errors import EngineDead, InputError, PipelineError
 from pipeline.message import Message
 from pipeline.processor import Options, Processor
 from pipeline.stream import TextStream
@@ -78,9 +81,9 @@ class Assistant:
         engine = engine or EngineConfig()
         verify(folder)
         self.processor = Processor(folder, limits)
-        config, terminators = self.processor.config, self.processor.tokenizer.terminators
-        runner, self._vision = load(folder, config, engine)
-        self._engine = StatefulEngine(runner, self._vision, config, engine, terminators, clock)
+        config = self.processor.config
+        self._engine = _started(folder, self.processor, engine, clock)
+        self._max_seconds = engine.max_seconds
         # Few at a time, because a video's decoded frames are the largest thing that a request ever holds.
         self._readers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="reader")
         self._clock = clock
@@ -92,6 +95,10 @@ class Assistant:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+    def stats(self) -> Stats:
+        """What the engine holds and has done."""
+        return self._engine.stats()
 
     def close(self) -> None:
         """Cancel what is under way and let the model go."""
@@ -125,6 +132,7 @@ class Assistant:
                 loop.call_soon_threadsafe(events.put_nowait, event)
 
         ticket = self._engine.submit(request, publish)
+        deadline = loop.call_later(self._max_seconds, ticket.cancel)
         text = TextStream(self.processor.tokenizer.token_bytes, generation.stop)
         try:
             while True:
@@ -141,6 +149,7 @@ class Assistant:
                     case finished:
                         break
         finally:
+            deadline.cancel()
             ticket.cancel()
         if rest := text.finish():
             yield TextDelta(rest)
@@ -177,3 +186,17 @@ class Assistant:
         """The request, and how many turns were left out of it. The pictures themselves, which may be large, are let go here."""
         plan = self.processor.plan(messages, options, self.max_prompt_tokens)
         return Request(plan.prompt, tuple(self.processor.slices(plan)), generation), plan.dropped_turns
+
+
+def _started(folder: Path, processor: Processor, engine: EngineConfig, clock: Callable[[], float]) -> Engine | StatefulEngine:
+    """The engine for a folder and a device, loaded and warm."""
+    config, terminators, compiler = processor.config, processor.tokenizer.terminators, Compiler(folder, engine)
+    embedder, vision = Embedder(compiler), compiler.vision(config, engine.vision_cache_bytes)
+    if engine.backend == "stateful" or (engine.backend == "auto" and compiler.device != "CPU"):
+        return StatefulEngine(StatefulRunner(compiler), embedder, vision, config, engine, terminators, clock)
+    if compiler.device != "CPU":
+        raise InputError(f"The paged backend runs on a CPU, not on {compiler.device}: choose 'auto' or 'stateful'.")
+    # More than twice the longest conversations of all who are computed together would never be used.
+    most_blocks = 2 * engine.max_running * -(-engine.max_prompt_tokens // BLOCK_SIZE)
+    kv_cache_bytes = kv_cache_bytes_here() if engine.kv_cache_bytes is None else engine.kv_cache_bytes
+    return Engine(ModelRunner(compiler, kv_cache_bytes, most_blocks), embedder, vision, config, engine, terminators, clock)

@@ -139,20 +139,31 @@ class EngineConfig:
         threads: 0 leaves the choice to OpenVINO.
         max_prompt_tokens: a longer prompt is refused; 8192 is the official model's own bound.
         max_waiting: requests that may wait for their turn before one more is refused.
-        prefill_chunk_tokens: a cancelled prompt goes on for one such chunk at most.
+        backend: "paged" for many requests at once, "stateful" for one after the other; "auto" is paged on a CPU, the only device it runs on.
+        max_running: requests that are computed together.
+        prefill_chunk_tokens: of prompts in one step; a cancelled prompt goes on for one such chunk at most.
+        mixed_chunk_tokens: the same while others decode, whose next token waits for it.
+        kv_cache_bytes: memory for keys and values; None is an eighth of the machine's.
+        prompt_lookup_tokens: guessed at each step from what the conversation holds already; 0 for none.
+        max_seconds: of a request, waiting included; afterwards it is cancelled.
     """
 
-    backend: str = "stateful"
+    backend: str = "auto"
     device: str = "AUTO"
     threads: int = 0
     max_prompt_tokens: int = 8192
     max_waiting: int = 32
+    max_running: int = 8
     prefill_chunk_tokens: int = 64
+    mixed_chunk_tokens: int = 16
+    kv_cache_bytes: int | None = None
+    prompt_lookup_tokens: int = 0
+    max_seconds: float = 3600.0
     vision_cache_bytes: int = 256 * 1024 * 1024
 
     def __post_init__(self) -> None:
-        if self.backend != "stateful":
-            raise InputError(f"The backend {self.backend!r} is unknown; there is 'stateful'.")
+        if self.backend not in ("auto", "paged", "stateful"):
+            raise InputError(f"The backend {self.backend!r} is unknown; there are 'auto', 'paged' and 'stateful'.")
         kind, _, index = self.device.partition(".")
         if kind == "NPU":
             raise InputError(
@@ -160,7 +171,7 @@ class EngineConfig:
             )
         if self.device not in ("AUTO", "CPU", "GPU") and not (kind == "GPU" and index.isdigit()):
             raise InputError(f"DEVICE={self.device} is unknown; use AUTO, CPU, GPU or GPU.n.")
-        for name in ("max_prompt_tokens", "max_waiting", "prefill_chunk_tokens"):
+        for name in ("max_prompt_tokens", "max_waiting", "max_running", "prefill_chunk_tokens", "mixed_chunk_tokens"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1.")
 

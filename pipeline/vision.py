@@ -54,6 +54,7 @@ class VisionEncoder:
         self._padding_type = resampler.input("key_padding_mask").get_element_type().to_dtype()
         self._config = config
         self._cache = VisionCache(cache_bytes)
+        self.batch_size = min(BATCH, config.vision_batch_size)
         self.encoded = 0
 
     def encode(
@@ -64,22 +65,23 @@ class VisionEncoder:
         Args:
             on_progress: told the slices done and the slices to do of those that have to be encoded, before each batch.
         """
-        found = {piece.digest: embeds for piece in slices if (embeds := self._cache.get(piece.digest)) is not None}
+        found = {piece.digest: embeds for piece in slices if (embeds := self.cached(piece)) is not None}
         missing = {piece.digest: piece for piece in slices if piece.digest not in found}
         done = 0
-        for batch in _batches(list(missing.values()), min(BATCH, self._config.vision_batch_size)):
+        for batch in _batches(list(missing.values()), self.batch_size):
             if cancelled is not None and cancelled.is_set():
                 return None
             if on_progress is not None:
                 on_progress(done, len(missing))
-            for piece, embeds in zip(batch, self._encode_batch(batch), strict=True):
-                found[piece.digest] = embeds
-                self._cache.put(piece.digest, embeds)
+            found |= zip((piece.digest for piece in batch), self.encode_batch(batch), strict=True)
             done += len(batch)
         return [found[piece.digest] for piece in slices]
 
-    def _encode_batch(self, batch: Sequence[Slice]) -> list[Embeds]:
-        """Slices of one size -> their embeds. Nothing is padded, so the masks are all-valid."""
+    def cached(self, piece: Slice) -> Embeds | None:
+        return self._cache.get(piece.digest)
+
+    def encode_batch(self, batch: Sequence[Slice]) -> list[Embeds]:
+        """Slices of one size -> their embeds, which the cache takes too. Nothing is padded, so the masks are all-valid."""
         count, (height, width) = len(batch), batch[0].tgt_size
         position_ids = vision_position_ids((height, width), self._config.vision)
         features = self._encoder.infer(
@@ -98,7 +100,10 @@ class VisionEncoder:
             }
         )["last_hidden_state"]
         self.encoded += count
-        return [np.array(row, np.float32) for row in embeds]  # each on its own, so that the cache can let go of one
+        rows = [np.array(row, np.float32) for row in embeds]  # each on its own, so that the cache can let go of one
+        for piece, row in zip(batch, rows, strict=True):
+            self._cache.put(piece.digest, row)
+        return rows
 
 
 def sincos_table(tgt_size: Size, hidden_size: int) -> NDArray[np.float32]:

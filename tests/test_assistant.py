@@ -12,6 +12,7 @@ import pytest
 
 from pipeline.assistant import Answer, Assistant, Delta, Status, TextDelta
 from pipeline.config import EngineConfig, GenerationConfig
+from pipeline.engine.model_runner import BLOCK_SIZE, ModelRunner
 from pipeline.errors import ArtifactError, EngineDead, ImageError, InputError, Overloaded, PromptTooLong
 from pipeline.message import Image, Message, Text
 from pipeline.processor import Options
@@ -109,13 +110,13 @@ async def test_a_follow_up_about_the_same_picture_encodes_nothing_and_computes_o
     first = await assistant.answer(question, generation)
     _, _, second = await collect(assistant.stream([*question, Message.assistant(first.text), Message.user("Why?")], generation))
     assert second.encoded_slices == 0
-    assert second.cached_tokens >= first.prompt_tokens
+    assert second.cached_tokens > first.prompt_tokens - BLOCK_SIZE
     assert second.prompt_tokens > second.cached_tokens
 
 
 async def test_progress_is_told_before_the_first_words(assistant: Assistant, golden: Path) -> None:
-    await assistant.answer([Message.user("something else")], GenerationConfig.greedy(max_new_tokens=1))
-    assistant._vision._cache._embeds.clear()
+    assistant._engine._vision._cache._embeds.clear()
+    assistant._engine._start_afresh()
     deltas = [delta async for delta in assistant.stream(messages_of(golden, "single1"), GenerationConfig.greedy(max_new_tokens=4))]
     first_words = next(index for index, delta in enumerate(deltas) if isinstance(delta, TextDelta))
     statuses = deltas[:first_words]
@@ -179,15 +180,33 @@ async def test_the_event_loop_goes_on_while_the_model_works(assistant: Assistant
     assert turns > 100
 
 
+async def test_the_event_loop_is_never_late_while_prompts_are_read(assistant: Assistant) -> None:
+    """A coroutine that wakes every 50 ms; the bound of 100 ms is what a person does not notice."""
+    loop, late = asyncio.get_running_loop(), []
+
+    async def tick() -> None:
+        while True:
+            due = loop.time() + 0.05
+            await asyncio.sleep(0.05)
+            late.append(loop.time() - due)
+
+    ticking = asyncio.create_task(tick())
+    generation = GenerationConfig.greedy(max_new_tokens=2)
+    await asyncio.gather(*(assistant.answer([Message.user(f"{index} word " * 700)], generation) for index in range(4)))
+    ticking.cancel()
+    assert len(late) > 5
+    assert max(late) <= 0.1
+
+
 @pytest.mark.parametrize(
     ("messages", "error"),
     [([], InputError), ([Message.user(Image(b"")), Message.user("a")], ImageError), ([Message.user("word " * 9000)], PromptTooLong)],
 )
 async def test_what_cannot_be_answered_is_refused_before_the_model_works(assistant: Assistant, messages: list[Message], error: type) -> None:
-    encoded, length = assistant._vision.encoded, assistant._engine._runner.length
+    before = assistant.stats()
     with pytest.raises(error):
         await assistant.answer(messages)
-    assert (assistant._vision.encoded, assistant._engine._runner.length) == (encoded, length)
+    assert assistant.stats() == before
 
 
 async def test_a_long_conversation_loses_its_oldest_turns_where_that_was_asked_for(fp32_folder: Path) -> None:
@@ -201,19 +220,18 @@ async def test_a_long_conversation_loses_its_oldest_turns_where_that_was_asked_f
 
 
 async def test_nothing_people_write_or_show_is_logged(
-    assistant: Assistant, golden: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    fp32_folder: Path, golden: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline.engine.model_runner import StatefulRunner
-
-    caplog.set_level(logging.DEBUG)
-    await assistant.answer([Message.user("my secret wish", Image(golden / "images" / "a_300x200.png"))], GenerationConfig.greedy(max_new_tokens=2))
-
     def fail(*_: object) -> None:
         raise RuntimeError("device lost")
 
-    monkeypatch.setattr(StatefulRunner, "forward", fail)
-    with pytest.raises(EngineDead, match="please try again"):
-        await assistant.answer([Message.user("my secret wish")])
+    caplog.set_level(logging.DEBUG)
+    secret, generation = "my secret wish", GenerationConfig.greedy(max_new_tokens=2)
+    with Assistant(fp32_folder, EngineConfig(device="CPU")) as assistant:
+        await assistant.answer([Message.user(secret, Image(golden / "images" / "a_300x200.png"))], generation)
+        monkeypatch.setattr(ModelRunner, "forward", fail)
+        with pytest.raises(EngineDead, match="please try again"):
+            await assistant.answer([Message.user(secret)], generation)
     logged = caplog.text
     assert "answered: finish_reason=length" in logged
     assert "device lost" in logged
@@ -222,7 +240,7 @@ async def test_nothing_people_write_or_show_is_logged(
 
 
 async def test_a_crowd_is_told_how_long_the_queue_is(fp32_folder: Path) -> None:
-    with Assistant(fp32_folder, EngineConfig(device="CPU", max_waiting=1)) as busy:
+    with Assistant(fp32_folder, EngineConfig(device="CPU", max_waiting=1, max_running=1)) as busy:
         streams = [busy.stream([Message.user("Tell me everything.")], LONG) for _ in range(2)]
         first = [await anext(stream) for stream in streams]
         assert first[1] == Status("queued", 0, 1)

@@ -9,7 +9,7 @@ import PIL.Image
 import pytest
 
 from pipeline.config import EngineConfig, ModelConfig, SliceConfig
-from pipeline.engine.model_runner import load
+from pipeline.engine.compiled import Compiler
 from pipeline.preprocess import Slice, cut, plan
 from pipeline.vision import VisionCache, VisionEncoder, sincos_table
 
@@ -18,7 +18,7 @@ CONFIG = SliceConfig(use_image_id=True)
 
 @pytest.fixture
 def encoder(fp32_folder: Path) -> VisionEncoder:
-    return load(fp32_folder, ModelConfig.from_folder(fp32_folder), EngineConfig(device="CPU"))[1]
+    return Compiler(fp32_folder, EngineConfig(device="CPU")).vision(ModelConfig.from_folder(fp32_folder), 2**28)
 
 
 def slices_of(golden: Path, *names: str) -> list[Slice]:

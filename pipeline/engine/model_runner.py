@@ -1,121 +1,134 @@
-"""The language model on OpenVINO: ids -> inputs_embeds (tokens, hidden) float32 -> logits (batch, vocabulary) float32 of the last position."""
+"""Inputs_embeds (tokens, hidden) float32 of several sequences and their block tables -> logits (wanted, vocabulary) float32; owns the KV memory.
 
+The language model on OpenVINO's paged attention: the batch is flat, sequence after sequence, and the keys and values of each lie in blocks of a pool.
+"""
+
+import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 from openvino import opset13 as ops
+from openvino._offline_transformations import paged_attention_transformation
 
-from pipeline.artifacts import LANGUAGE_MODEL, RESAMPLER, TEXT_EMBEDDINGS, VISION_EMBEDDINGS
-from pipeline.config import EngineConfig, ModelConfig
+from pipeline.artifacts import LANGUAGE_MODEL
+from pipeline.engine.compiled import Compiler, Logits, head_of
 from pipeline.errors import ArtifactError, InputError
-from pipeline.vision import VisionEncoder
 
-Logits = NDArray[np.float32]
-
-
-class StatefulRunner:
-    """One sequence at a time, its keys and values kept inside OpenVINO's state. Not safe for two threads at once."""
-
-    def __init__(self, language_model: ov.CompiledModel, text_embeddings: ov.CompiledModel) -> None:
-        self._embedder = text_embeddings.create_infer_request()
-        self._request = language_model.create_infer_request()
-        self._length = 0
-
-    @property
-    def length(self) -> int:
-        """Tokens whose keys and values are held."""
-        return self._length
-
-    def embed(self, input_ids: Sequence[int]) -> NDArray[np.float32]:
-        """(tokens,) -> (tokens, hidden); of our own, so that image embeds can be written into it."""
-        return np.array(self._embedder.infer({"input": np.array([input_ids], np.int64)})["inputs_embeds"][0], np.float32)
-
-    def forward(self, inputs_embeds: NDArray[np.float32], beam_idx: Sequence[int] = (0,)) -> Logits:
-        """Append (batch, tokens, hidden) to the state and give the logits of the last position, (batch, vocabulary).
-
-        Row i goes on from row beam_idx[i] of the state, so the batch may grow, shrink and change order from call to call.
-        """
-        batch, tokens, _ = inputs_embeds.shape
-        total = self._length + tokens
-        result = self._request.infer(
-            {
-                "inputs_embeds": inputs_embeds,
-                "attention_mask": np.ones((batch, total), np.int64),
-                "position_ids": np.broadcast_to(np.arange(self._length, total, dtype=np.int64), (batch, tokens)),
-                "beam_idx": np.array(beam_idx, np.int32),
-            }
-        )
-        self._length = total
-        return np.asarray(result["logits"][:, -1], np.float32)
-
-    def truncate(self, length: int) -> None:
-        """Forget all but the first `length` tokens (and all but the first row of the batch)."""
-        if length == 0:
-            self._request.reset_state()
-        elif length < self._length:
-            for state in self._request.query_state():
-                kept = np.ascontiguousarray(state.state.data[:1, :, :length])  # (batch, heads, tokens, head_dim)
-                state.state = ov.Tensor(kept)
-        self._length = min(length, self._length)
+BLOCK_SIZE = 32  # tokens; what the CPU's paged attention takes
+WANTED = "wanted_positions"
 
 
-def load(folder: Path, config: ModelConfig, engine: EngineConfig) -> tuple[StatefulRunner, VisionEncoder]:
-    """Read and compile the four parts of a model folder.
+@dataclass(frozen=True)
+class Rows:
+    """The next tokens of one sequence.
+
+    Args:
+        inputs_embeds: (tokens, hidden) float32.
+        past: tokens computed before them.
+        block_table: the blocks of all of them, past ones first.
+        wanted: of how many positions at the end the logits are wanted.
+    """
+
+    inputs_embeds: NDArray[np.float32]
+    past: int
+    block_table: Sequence[int]
+    wanted: int
+
+
+class ModelRunner:
+    """The compiled model and `num_blocks` blocks. Not safe for two threads at once.
+
+    Args:
+        kv_cache_bytes: for all blocks together, at most.
+        most_blocks: that can be of any use.
 
     Raises:
-        ArtifactError: a part cannot be read, or this machine's OpenVINO cannot compile it.
-        InputError: the device asked for is not there.
+        ArtifactError: the model cannot be read, or cannot run on paged attention.
+        InputError: not even one block fits.
     """
-    core = ov.Core()
-    device = _device(core, engine.device)
 
-    def compiled(name: str, *, only_last: bool = False) -> ov.CompiledModel:
-        try:
-            model = core.read_model(folder / name)
-            if only_last:
-                logits_of_last_position(model)
-            return core.compile_model(model, device, {**_properties(model, device), **threads})
-        except RuntimeError as cause:
-            raise ArtifactError(f"{folder / name} cannot be loaded on {device}: {cause}") from cause
+    def __init__(self, compiler: Compiler, kv_cache_bytes: int, most_blocks: int) -> None:
+        compiled = compiler.compiled(LANGUAGE_MODEL, paged)
+        self._request = compiled.create_infer_request()
+        ports = [port for port in compiled.inputs if port.get_any_name().startswith(("key_cache.", "value_cache."))]
+        shapes = [[size.get_length() for size in list(port.get_partial_shape())[1:]] for port in ports]
+        types = [port.get_element_type().to_dtype() for port in ports]
+        block_bytes = sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for shape, dtype in zip(shapes, types, strict=True))
+        self.num_blocks = min(kv_cache_bytes // block_bytes, most_blocks)
+        if self.num_blocks < 1:
+            raise InputError(f"kv_cache_bytes is {kv_cache_bytes:,}; one block of {BLOCK_SIZE} tokens takes {block_bytes:,}.")
+        # Zeros are not touched before they are written, so what is never used costs nothing.
+        self._caches = [np.zeros((self.num_blocks, *shape), dtype) for shape, dtype in zip(shapes, types, strict=True)]
+        for port, cache in zip(ports, self._caches, strict=True):
+            self._request.set_tensor(port, ov.Tensor(cache, shared_memory=True))
 
-    threads = {"INFERENCE_NUM_THREADS": engine.threads} if engine.threads and device == "CPU" else {}
-    vision = VisionEncoder(compiled(VISION_EMBEDDINGS), compiled(RESAMPLER), config, engine.vision_cache_bytes)
-    return StatefulRunner(compiled(LANGUAGE_MODEL, only_last=True), compiled(TEXT_EMBEDDINGS)), vision
+    def copy(self, copies: Sequence[tuple[int, int]]) -> None:
+        """Copy whole blocks, (from, to)."""
+        for source, target in copies:
+            for cache in self._caches:
+                cache[target] = cache[source]
+
+    def forward(self, batch: Sequence[Rows]) -> Logits:
+        """Compute what is next of each sequence: logits (wanted positions of the first, of the second, ...; vocabulary)."""
+        lengths = np.array([len(rows.inputs_embeds) for rows in batch])
+        past = np.array([rows.past for rows in batch])
+        ends = np.cumsum(lengths)
+        tables = [np.asarray(rows.block_table, np.int32) for rows in batch]
+        inputs = {
+            "inputs_embeds": np.concatenate([rows.inputs_embeds for rows in batch]),
+            "position_ids": np.concatenate([np.arange(start, start + length) for start, length in zip(past, lengths, strict=True)]),
+            "past_lens": past.astype(np.int32),
+            "subsequence_begins": _begins(lengths),
+            "block_indices": np.concatenate(tables),
+            "block_indices_begins": _begins([len(table) for table in tables]),
+            "max_context_len": np.array((past + lengths).max(), np.int32),
+            WANTED: np.concatenate([np.arange(end - rows.wanted, end) for rows, end in zip(batch, ends, strict=True)]),
+        }
+        for name, value in inputs.items():
+            self._request.set_tensor(name, ov.Tensor(value))
+        self._request.infer()
+        logits = self._request.get_tensor("logits").data
+        return np.array(logits.reshape(-1, logits.shape[-1]), np.float32)
+
+    def warm_up(self, hidden_size: int, prefill_tokens: int, sequences: int) -> None:
+        """Compute in the shapes of serving once: the first call repacks the weights, which takes longer than anything after it.
+
+        What is written lies in the pool's last blocks, and no table points there.
+        """
+        for batch in (1, min(sequences, self.num_blocks)):
+            tables = [[self.num_blocks - 1 - index] for index in range(batch)]
+            self.forward([Rows(np.zeros((1, hidden_size), np.float32), 0, table, 1) for table in tables])
+        tokens = min(prefill_tokens, self.num_blocks * BLOCK_SIZE)
+        table = list(range(-(-tokens // BLOCK_SIZE)))
+        self.forward([Rows(np.zeros((tokens, hidden_size), np.float32), 0, table, 1)])
 
 
-def logits_of_last_position(model: ov.Model) -> None:
-    """Cut a language model's hidden states to their last position before the head: a prompt's other logits are 600 kB a token that nobody reads."""
-    node = model.output("logits").get_node()
-    while node.get_type_name() != "MatMul":
-        if node.get_input_size() == 0:
-            raise ArtifactError("The language model does not end in a matrix product.")
-        node = node.input_value(0).get_node()
-    last = ops.slice(node.input_value(0), [-1], [np.iinfo(np.int64).max], [1], [1])
-    node.input(0).replace_source_output(last.output(0))
+def paged(model: ov.Model) -> None:
+    """Put a stateful language model on paged attention, its logits those of wanted positions only: a prompt's others, 600 kB each, nobody reads."""
+    try:
+        paged_attention_transformation(model)
+    except RuntimeError as cause:
+        raise ArtifactError(f"The language model cannot run on paged attention: {cause}") from cause
+    head = head_of(model)
+    wanted = ops.parameter([-1], np.int64, name=WANTED)
+    wanted.output(0).set_names({WANTED})
+    gathered = ops.gather(head.input_value(0), wanted, ops.constant(0, np.int64))
+    head.input(0).replace_source_output(gathered.output(0))
+    model.add_parameters([wanted])
     model.validate_nodes_and_infer_types()
 
 
-def _device(core: ov.Core, asked: str) -> str:
-    """AUTO is a GPU where OpenVINO finds one, else the CPU."""
-    available = core.available_devices
-    if asked == "AUTO":
-        return next((name for name in available if name.startswith("GPU")), "CPU")
-    if asked not in available and f"{asked}.0" not in available:
-        raise InputError(f"DEVICE={asked} is not on this machine; OpenVINO finds {', '.join(available)}.")
-    return asked
+def kv_cache_bytes_here() -> int:
+    """An eighth of the memory that this process may use."""
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limit = Path("/sys/fs/cgroup/memory.max")
+    allowed = limit.read_text().strip() if limit.exists() else "max"
+    return (total if allowed == "max" else min(total, int(allowed))) // 8
 
 
-def _properties(model: ov.Model, device: str) -> dict[str, Any]:
-    """How exactly to compute: a compressed model as fast as its weights allow, an uncompressed one without further rounding."""
-    compressed = [op for op in model.get_ops() if op.get_type_name() == "Constant" and op.get_element_type().to_string() in ("i4", "u4", "i8", "u8")]
-    if not compressed:
-        return {"INFERENCE_PRECISION_HINT": "f32", **({"KV_CACHE_PRECISION": "f32"} if device == "CPU" else {})}
-    # Activations are quantised in groups; groups of the weights' own size are a quarter faster than the default (bench).
-    groups = [
-        int(op.get_output_shape(0)[2]) for op in compressed if op.get_element_type().to_string() in ("i4", "u4") and len(op.get_output_shape(0)) == 3
-    ]
-    return {"DYNAMIC_QUANTIZATION_GROUP_SIZE": max(groups)} if groups else {}
+def _begins(lengths: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int32]:
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)

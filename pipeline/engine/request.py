@@ -72,3 +72,19 @@ class Ticket:
 
     def cancel(self) -> None:
         self.cancelled.set()
+
+
+@dataclass(frozen=True)
+class Stats:
+    """An engine's books: requests, KV blocks (none where there is no pool), and what was done since it was started."""
+
+    running: int
+    waiting: int
+    num_blocks: int
+    num_free_blocks: int
+    block_hits: int
+    block_evictions: int
+    preemptions: int
+    encoded_slices: int
+    generated_tokens: int
+    tokens_per_second: float  # over the last steps

@@ -8,19 +8,18 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeAlias
 
 from pipeline.config import EngineConfig, ModelConfig
-from pipeline.engine.model_runner import Logits, StatefulRunner
-from pipeline.engine.request import Event, Failed, Finished, FinishReason, Progress, Request, Ticket, Tokens
+from pipeline.engine.compiled import Embedder, Logits
+from pipeline.engine.job import keys as keys_of
+from pipeline.engine.request import Event, Failed, Finished, FinishReason, Progress, Request, Stats, Ticket, Tokens
 from pipeline.engine.sampler import BeamSearch, TokenSampler
+from pipeline.engine.sequence import Key
+from pipeline.engine.stateful_runner import StatefulRunner
 from pipeline.errors import EngineDead, Overloaded
 from pipeline.vision import Embeds, VisionEncoder
 
 logger = logging.getLogger("pipeline")
-
-#: What identifies a position of a prompt: its token, or for a picture's placeholder the digest of the slice and the place in it.
-Key: TypeAlias = int | tuple[bytes, int]
 
 
 class StatefulEngine:
@@ -29,13 +28,14 @@ class StatefulEngine:
     def __init__(
         self,
         runner: StatefulRunner,
+        embedder: Embedder,
         vision: VisionEncoder,
         config: ModelConfig,
         engine: EngineConfig,
         terminators: Sequence[int],
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self._runner = runner
+        self._runner, self._embedder = runner, embedder
         self._vision = vision
         self._engine = engine
         self._context_tokens = config.text.max_position_embeddings
@@ -44,6 +44,7 @@ class StatefulEngine:
         self._held: list[Key] = []  # what the runner's state was computed from
         self._waiting: deque[Ticket] = deque()
         self._running: Ticket | None = None
+        self._generated_tokens = 0
         self._closed = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._serve, name="engine", daemon=True)
@@ -79,6 +80,9 @@ class StatefulEngine:
             self._changed.notify()
         self._thread.join()
 
+    def stats(self) -> Stats:
+        return Stats(int(self._running is not None), len(self._waiting), 0, 0, 0, 0, 0, self._vision.encoded, self._generated_tokens, 0.0)
+
     def _serve(self) -> None:
         while True:
             with self._changed:
@@ -100,7 +104,7 @@ class StatefulEngine:
     def _answer(self, ticket: Ticket) -> Finished:
         started = self._clock()
         request, first_token_at, encoded = ticket.request, None, self._vision.encoded
-        keys = _keys(request)
+        keys = keys_of(request)
         # The last token is always computed: its logits are what the answer starts from.
         cached = min(_common_prefix(self._held, keys), len(keys) - 1)
         image_embeds = self._encode(ticket, cached)
@@ -116,6 +120,7 @@ class StatefulEngine:
                     if tokens:
                         first_token_at = first_token_at or self._clock()
                         token_ids += tokens
+                        self._generated_tokens += len(tokens)
                         ticket.publish(Tokens(tuple(tokens)))
         return Finished(reason, tuple(token_ids), cached, self._vision.encoded - encoded, vision_s, first_token_at, self._clock())
 
@@ -129,7 +134,7 @@ class StatefulEngine:
     def _prefill(self, ticket: Ticket, keys: list[Key], cached: int, image_embeds: Sequence[Embeds | None]) -> Logits | None:
         """Compute the prompt from position `cached` on, a chunk at a time; its last logits (1, vocabulary), or None when cancelled."""
         prompt, chunk = ticket.request.prompt, self._engine.prefill_chunk_tokens
-        inputs_embeds = self._runner.embed(prompt.input_ids[cached:])
+        inputs_embeds = self._embedder.embed(prompt.input_ids[cached:])
         for (start, end), embeds in zip(prompt.image_bound, image_embeds, strict=True):
             if embeds is not None:
                 inside = max(cached - start, 0)
@@ -159,7 +164,7 @@ class StatefulEngine:
             yield [token], "length" if len(generated) == limit else "cancelled"
             if len(generated) == limit:
                 return
-            logits = self._runner.forward(self._runner.embed([token])[None])
+            logits = self._runner.forward(self._embedder.embed([token])[None])
             self._held.append(token)
 
     def _beam_search(self, ticket: Ticket, logits: Logits) -> Iterator[tuple[list[int], FinishReason]]:
@@ -174,7 +179,7 @@ class StatefulEngine:
             published = len(agreed)
             if search.done or ticket.cancelled.is_set():
                 break
-            last = self._runner.embed([beam.token_ids[-1] for beam in search.live])
+            last = self._embedder.embed([beam.token_ids[-1] for beam in search.live])
             logits = self._runner.forward(last[:, None], beam_idx)
             self._held[prompt_tokens:] = search.live[0].token_ids  # the first row is the one that stays
         else:
@@ -217,13 +222,6 @@ def _dead(sentence: str, cause: Exception) -> EngineDead:
     error = EngineDead(sentence)
     error.__cause__ = cause
     return error
-
-
-def _keys(request: Request) -> list[Key]:
-    keys: list[Key] = list(request.prompt.input_ids)
-    for (start, end), piece in zip(request.prompt.image_bound, request.slices, strict=True):
-        keys[start:end] = [(piece.digest, place) for place in range(end - start)]
-    return keys
 
 
 def _common_prefix(one: Sequence[Key], other: Sequence[Key]) -> int:

@@ -61,7 +61,7 @@ async def test_another_checkpoint_is_answered_as_its_own_modules_answer(
         assert grids == [(2, 1), (2, 2), None, (1, 3)], "at most four slices, as this checkpoint says"
         assert {end - start for start, end in plan.prompt.image_bound} == {9}
         embeds = official_embeds(model, slices)
-        ours = assistant._vision.encode(slices)
+        ours = assistant._engine._vision.encode(slices)
         assert ours is not None
         np.testing.assert_allclose(np.stack(ours), embeds.numpy(), atol=2e-5)
         inputs_embeds = model.llm.model.embed_tokens(torch.tensor([plan.prompt.input_ids]))

@@ -1,119 +1,87 @@
-"""The language model over the fp32 IR: official logits, however a prompt is cut into calls."""
+"""The language model on paged attention over the fp32 IR: official logits, in whatever blocks, pieces and company."""
 
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import openvino as ov
 import pytest
 
-from pipeline.artifacts import LANGUAGE_MODEL
-from pipeline.config import EngineConfig, GenerationConfig, ModelConfig
-from pipeline.engine.model_runner import StatefulRunner, load, logits_of_last_position
-from pipeline.engine.sampler import BeamSearch
+from pipeline.config import EngineConfig
+from pipeline.engine.compiled import Compiler
+from pipeline.engine.model_runner import BLOCK_SIZE, ModelRunner, Rows
 from pipeline.errors import ArtifactError, InputError
 
 CASES = ["tiny_single0", "tiny_single1", "tiny_single2", "tiny_text_only"]
 
 
 @pytest.fixture(scope="module")
-def loaded(fp32_folder: Path) -> StatefulRunner:
-    return load(fp32_folder, ModelConfig.from_folder(fp32_folder), EngineConfig(device="CPU"))[0]
+def runner(fp32_folder: Path) -> ModelRunner:
+    return ModelRunner(Compiler(fp32_folder, EngineConfig(device="CPU")), 2**30, 32)
 
 
 @pytest.fixture
-def runner(loaded: StatefulRunner) -> Iterator[StatefulRunner]:
-    yield loaded
-    loaded.truncate(0)
+def data(golden: Path) -> dict[str, Any]:
+    return {case: np.load(golden / f"{case}.npz") for case in CASES}
+
+
+def rows(data: Any, start: int, end: int, table: list[int], wanted: int = 1) -> Rows:
+    return Rows(data["inputs_embeds"][0, start:end], start, table[: -(-end // BLOCK_SIZE)], wanted)
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_last_logits_of_every_prefix_equal_the_official_ones(runner: StatefulRunner, golden: Path, case: str) -> None:
-    data = np.load(golden / f"{case}.npz")
-    for length in (1, 2, 17, data["logits"].shape[1]):
-        runner.truncate(0)
-        logits = runner.forward(data["inputs_embeds"][:, :length])
-        np.testing.assert_allclose(logits, data["logits"][:, length - 1], atol=1e-4)
+def test_logits_of_all_positions_equal_the_official_ones(runner: ModelRunner, data: dict[str, Any], case: str) -> None:
+    one = data[case]
+    length = one["logits"].shape[1]
+    logits = runner.forward([rows(one, 0, length, [9, 3, 7, 0], wanted=length)])
+    np.testing.assert_allclose(logits, one["logits"][0], atol=1e-4)
 
 
-@pytest.mark.parametrize("sizes", [[1] * 62, [61, 1], [7, 13, 42], [62]])
-def test_a_prompt_in_pieces_equals_the_prompt_at_once(runner: StatefulRunner, golden: Path, sizes: list[int]) -> None:
-    data, start = np.load(golden / "tiny_single0.npz"), 0
+@pytest.mark.parametrize("sizes", [[1] * 62, [61, 1], [7, 13, 42], [32, 30]])
+def test_a_prompt_in_pieces_equals_the_prompt_at_once(runner: ModelRunner, data: dict[str, Any], sizes: list[int]) -> None:
+    one, start = data["tiny_single0"], 0
     for size in sizes:
-        logits = runner.forward(data["inputs_embeds"][:, start : start + size])
+        logits = runner.forward([rows(one, start, start + size, [5, 2])])
         start += size
-        np.testing.assert_allclose(logits, data["logits"][:, start - 1], atol=1e-4)
-    assert runner.length == 62
+        np.testing.assert_allclose(logits, one["logits"][:, start - 1], atol=1e-4)
 
 
-@pytest.mark.parametrize("kept", [0, 1, 30, 61])
-def test_what_was_forgotten_leaves_no_trace(runner: StatefulRunner, golden: Path, kept: int) -> None:
-    data, other = np.load(golden / "tiny_single0.npz"), np.load(golden / "tiny_single1.npz")
-    runner.forward(data["inputs_embeds"][:, :kept] if kept else other["inputs_embeds"][:, :1])
-    runner.forward(other["inputs_embeds"][:, :40])
-    runner.truncate(kept)
-    assert runner.length == kept
-    logits = runner.forward(data["inputs_embeds"][:, kept:])
-    np.testing.assert_allclose(logits, data["logits"][:, -1], atol=1e-4)
+def test_prefill_and_decode_of_several_sequences_in_one_call_disturb_each_other_in_nothing(runner: ModelRunner, data: dict[str, Any]) -> None:
+    tables = {case: list(range(4 * index, 4 * index + 4)) for index, case in enumerate(CASES)}
+    lengths = {case: data[case]["logits"].shape[1] for case in CASES}
+    begun = {case: min(10 * index, lengths[case] - 1) for index, case in enumerate(CASES)}
+    runner.forward([rows(data[case], 0, begun[case], tables[case], wanted=0) for case in CASES if begun[case]])
+    ends = {case: lengths[case] if index % 2 else begun[case] + 1 for index, case in enumerate(CASES)}
+    logits = runner.forward([rows(data[case], begun[case], ends[case], tables[case]) for case in CASES])
+    for case, own in zip(CASES, logits, strict=True):
+        np.testing.assert_allclose(own, data[case]["logits"][0, ends[case] - 1], atol=1e-4)
 
 
-def test_rows_grow_out_of_one_change_places_and_shrink_to_one(runner: StatefulRunner, golden: Path) -> None:
-    one, other = (np.load(golden / f"{case}.npz") for case in ("tiny_single0", "tiny_single2"))
-    shared = 18  # both prompts begin with the same words
-    np.testing.assert_array_equal(one["input_ids"][0, :shared], other["input_ids"][0, :shared])
-    runner.forward(one["inputs_embeds"][:, :shared])
-    both = [np.concatenate([other["inputs_embeds"][:, i : i + 1], one["inputs_embeds"][:, i : i + 1]]) for i in range(shared, 40)]
-    runner.forward(both[0], (0, 0))
-    for step, embeds in enumerate(both[1:], shared + 1):
-        logits = runner.forward(embeds, (0, 1))
-        np.testing.assert_allclose(logits, np.concatenate([other["logits"][:, step], one["logits"][:, step]]), atol=1e-4)
-    logits = runner.forward(one["inputs_embeds"][:, 40:], (1,))
-    np.testing.assert_allclose(logits, one["logits"][:, -1], atol=1e-4)
+def test_a_copied_block_holds_what_the_first_one_held_and_no_more_of_it(runner: ModelRunner, data: dict[str, Any]) -> None:
+    one, other = data["tiny_single0"], data["tiny_single2"]
+    common = 18  # both prompts begin with the same words
+    runner.forward([rows(one, 0, common, [0], wanted=0)])
+    runner.copy([(0, 1)])
+    both = [rows(one, common, 40, [0, 2]), rows(other, common, 40, [1, 3])]
+    logits = runner.forward(both)
+    np.testing.assert_allclose(logits, np.stack([one["logits"][0, 39], other["logits"][0, 39]]), atol=1e-4)
 
 
-@pytest.mark.parametrize("case", ["tiny_single0", "tiny_single1", "tiny_single2"])
-def test_the_best_beam_has_the_official_score(runner: StatefulRunner, golden: Path, case: str) -> None:
-    data = np.load(golden / f"{case}.npz")
-    search = BeamSearch(GenerationConfig.beams(max_new_tokens=24), terminators=(759, 757))
-    beam_idx = search.step(runner.forward(data["inputs_embeds"]))
-    for _ in range(23):
-        logits = runner.forward(runner.embed([beam.token_ids[-1] for beam in search.live])[:, None], beam_idx)
-        beam_idx = search.step(logits)
-    best = search.best()
-    assert list(best.token_ids) == data["beam3_rp1.2_ids"][0].tolist()
-    assert best.score == pytest.approx(float(data["beam3_rp1.2_sequence_score"][0]), abs=1e-4)
+def test_what_was_in_the_blocks_before_leaves_no_trace(runner: ModelRunner, data: dict[str, Any]) -> None:
+    for cache in runner._caches:
+        cache[:] = 1e3
+    one = data["tiny_single0"]
+    np.testing.assert_allclose(runner.forward([rows(one, 0, 62, [4, 1])]), one["logits"][:, -1], atol=1e-4)
 
 
-def test_embeds_of_ids_equal_the_official_ones(runner: StatefulRunner, golden: Path) -> None:
-    data = np.load(golden / "tiny_text_only.npz")
-    np.testing.assert_allclose(runner.embed(data["input_ids"][0].tolist()), data["inputs_embeds"][0], atol=1e-6)
+def test_the_pool_is_no_larger_than_asked(fp32_folder: Path) -> None:
+    compiler = Compiler(fp32_folder, EngineConfig(device="CPU"))
+    block_bytes = sum(cache[0].nbytes for cache in ModelRunner(compiler, 2**30, 1)._caches)
+    assert ModelRunner(compiler, 5 * block_bytes + 1, 100).num_blocks == 5
+    with pytest.raises(InputError, match=rf"kv_cache_bytes is 10; one block of 32 tokens takes {block_bytes:,}\."):
+        ModelRunner(compiler, 10, 100)
 
 
-def test_only_the_last_position_reaches_the_head(fp32_folder: Path, golden: Path) -> None:
-    core = ov.Core()
-    whole, cut = core.read_model(fp32_folder / LANGUAGE_MODEL), core.read_model(fp32_folder / LANGUAGE_MODEL)
-    logits_of_last_position(cut)
-    embeds = np.load(golden / "tiny_single0.npz")["inputs_embeds"]
-    inputs = {
-        "inputs_embeds": embeds,
-        "attention_mask": np.ones((1, 62), np.int64),
-        "position_ids": np.arange(62)[None],
-        "beam_idx": np.zeros(1, np.int32),
-    }
-    of_whole, of_cut = (core.compile_model(model, "CPU")(inputs)["logits"] for model in (whole, cut))
-    assert of_whole.shape == (1, 62, 780)
-    assert of_cut.shape == (1, 1, 780)
-    np.testing.assert_allclose(of_cut, of_whole[:, -1:], atol=2e-2)  # without our properties the plug-in keeps its cache in 8 bits
-
-
-def test_a_device_that_is_not_there_is_named(fp32_folder: Path) -> None:
-    with pytest.raises(InputError, match=r"^DEVICE=GPU\.7 is not on this machine; OpenVINO finds .*CPU.*\.$"):
-        load(fp32_folder, ModelConfig.from_folder(fp32_folder), EngineConfig(device="GPU.7"))
-
-
-def test_a_damaged_part_is_named(fp32_folder: Path, tmp_path: Path) -> None:
-    for path in fp32_folder.iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    (tmp_path / LANGUAGE_MODEL).write_text("<net")
-    with pytest.raises(ArtifactError, match=LANGUAGE_MODEL):
-        load(tmp_path, ModelConfig.from_folder(tmp_path), EngineConfig(device="CPU"))
+def test_a_model_without_attention_states_is_refused(fp32_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.engine.model_runner.LANGUAGE_MODEL", "openvino_resampler_model.xml")
+    with pytest.raises(ArtifactError):
+        ModelRunner(Compiler(fp32_folder, EngineConfig(device="CPU")), 2**30, 4)

@@ -1,0 +1,204 @@
+"""Either engine over the fp32 IR of the golden model: cache, cancel at every moment, order, failure."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import EngineConfig, GenerationConfig
+from pipeline.engine.model_runner import BLOCK_SIZE
+from pipeline.engine.request import Event, Failed, Progress, Tokens
+from pipeline.engine.stateful import StatefulEngine
+from pipeline.errors import EngineDead, Overloaded
+from pipeline.message import Image, Message
+from tests.engine.asking import GREEDY, Asker, Hold
+
+ENGINE = EngineConfig(device="CPU", prefill_chunk_tokens=16, mixed_chunk_tokens=16, max_waiting=2, max_running=1)
+BEAMS = GenerationConfig.beams(max_new_tokens=12)
+
+
+@pytest.fixture(params=["stateful", "paged"])
+def asker(fp32_folder: Path, request: pytest.FixtureRequest) -> Iterator[Asker]:
+    with Asker(fp32_folder, dataclasses.replace(ENGINE, backend=request.param)) as asker:
+        yield asker
+
+
+@pytest.fixture
+def image(golden: Path) -> Callable[[str], Image]:
+    return lambda name: Image(golden / "images" / f"{name}.png")
+
+
+def shared(asker: Asker, tokens: int) -> int:
+    """Of so many tokens that two prompts have in common, those that the second takes over: all, or whole blocks."""
+    return tokens if isinstance(asker.engine, StatefulEngine) else tokens // BLOCK_SIZE * BLOCK_SIZE
+
+
+def test_a_follow_up_computes_only_what_is_new_and_encodes_nothing_again(asker: Asker, image: Callable[[str], Image]) -> None:
+    first = Message.user(image("b_900x500"), "What is it?")
+    answer = asker.ask(first)
+    assert (answer.cached_tokens, answer.encoded_slices) == (0, 3)
+    text = asker.processor.tokenizer.decode(list(answer.token_ids))
+    follow_up = [first, Message.assistant(text), Message.user("And why?")]
+    second = asker.ask(*follow_up)
+    assert second.cached_tokens >= shared(asker, len(asker.request(first).prompt.input_ids))
+    assert second.encoded_slices == 0
+    asker.forget()
+    assert asker.ask(*follow_up).token_ids == second.token_ids
+
+
+def test_the_same_words_about_another_picture_share_nothing_from_the_picture_on(asker: Asker, image: Callable[[str], Image]) -> None:
+    # Two pictures of one size: only their digests tell the prompts apart.
+    words = "What is it?"
+    one, other = (asker.request(Message.user("Look. " * 20, image(name), words)) for name in ("frame0", "frame1"))
+    assert one.prompt == other.prompt
+    answers = [asker.submit(request).outcome() for request in (one, other, one)]
+    start, whole = one.prompt.image_bound[0][0], len(one.prompt.input_ids) - 1
+    # The stateful engine remembers the last conversation only.
+    again = start if isinstance(asker.engine, StatefulEngine) else whole
+    assert [answer.cached_tokens for answer in answers] == [0, shared(asker, start), shared(asker, again)]
+    assert shared(asker, start) > 0
+    assert answers[0].token_ids == answers[2].token_ids != answers[1].token_ids
+
+
+@pytest.mark.parametrize("generation", [GREEDY, BEAMS], ids=["greedy", "beams"])
+def test_the_same_request_again_takes_over_what_it_can_and_answers_the_same(
+    asker: Asker, image: Callable[[str], Image], generation: GenerationConfig
+) -> None:
+    message = Message.user(image("a_300x200"), "What is in the image?")
+    first, second = (asker.ask(message, generation=generation) for _ in range(2))
+    assert second.cached_tokens == shared(asker, len(asker.request(message).prompt.input_ids) - 1)
+    assert second.token_ids == first.token_ids
+
+
+def moments(kind: type, stage: str | None = None) -> Callable[[Event], bool]:
+    return lambda event: isinstance(event, kind) and (stage is None or event.stage == stage)
+
+
+@pytest.mark.parametrize("generation", [GREEDY, BEAMS], ids=["greedy", "beams"])
+@pytest.mark.parametrize(
+    "moment", [moments(Progress, "vision"), moments(Progress, "prefill"), moments(Tokens)], ids=["in vision", "in prefill", "while decoding"]
+)
+def test_a_cancelled_request_ends_and_the_next_one_is_answered_as_if_it_had_never_been(
+    asker: Asker, image: Callable[[str], Image], moment: Callable[[Event], bool], generation: GenerationConfig
+) -> None:
+    message = Message.user(image("b_900x500"), "What is it?")
+    expected = asker.ask(message, generation=generation).token_ids
+    asker.forget()
+    other = Message.user(image("d_200x1000"), "Hi")
+    recorder = asker.submit(asker.request(other, generation=generation), moment)
+    outcome = recorder.outcome()
+    assert outcome.reason == "cancelled"
+    assert len(outcome.token_ids) < 12
+    recorder.ticket.cancel()
+    answer = asker.ask(message, generation=generation)
+    assert answer.token_ids == expected
+
+
+def test_cancelling_before_the_start_in_the_queue_and_twice_does_no_work(asker: Asker, image: Callable[[str], Image]) -> None:
+    hold = Hold(Progress, stage="prefill")
+    blocker = asker.submit(asker.request(Message.user("first")), hold)
+    assert hold.reached.wait(60)
+    waiting = asker.submit(asker.request(Message.user(image("a_300x200"), "second")))
+    assert waiting.events == [Progress("queued", 0, 1)]
+    waiting.ticket.cancel()
+    waiting.ticket.cancel()
+    hold.released.set()
+    outcome = waiting.outcome()
+    assert (outcome.reason, outcome.token_ids, outcome.encoded_slices) == ("cancelled", (), 0)
+    assert blocker.outcome().reason == "length"
+
+
+def test_a_full_queue_refuses_with_its_length_and_cancelled_places_are_free_again(asker: Asker) -> None:
+    hold = Hold(Progress)
+    asker.submit(asker.request(Message.user("first")), hold)
+    assert hold.reached.wait(60)
+    request = asker.request(Message.user("more"))
+    recorders = [asker.submit(request) for _ in range(2)]
+    with pytest.raises(Overloaded, match=r"The queue is full \(2 waiting, the limit is 2\)"):
+        asker.submit(request)
+    recorders[0].ticket.cancel()
+    recorders.append(asker.submit(request))
+    hold.released.set()
+    assert [recorder.outcome().reason for recorder in recorders] == ["cancelled", "length", "length"]
+    assert recorders[1].outcome().token_ids == recorders[2].outcome().token_ids
+
+
+def test_a_failure_of_the_model_is_told_and_does_not_spoil_the_next_answer(
+    asker: Asker, image: Callable[[str], Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message = Message.user(image("a_300x200"), "What is in the image?")
+    expected = asker.ask(message).token_ids
+    forward, calls = asker.runner.forward, []
+
+    def evil(*arguments: object) -> object:
+        calls.append(1)
+        if len(calls) == 3:
+            raise RuntimeError("out of memory")
+        return forward(*arguments)
+
+    monkeypatch.setattr(asker.runner, "forward", evil)
+    failed = asker.submit(asker.request(Message.user("something else entirely"))).last()
+    assert isinstance(failed, Failed)
+    assert isinstance(failed.error, EngineDead)
+    assert "out of memory" in str(failed.error.__cause__)
+    answer = asker.ask(message)
+    assert (answer.cached_tokens, answer.token_ids) == (0, expected)
+
+
+def test_an_engine_that_cannot_start_afresh_tells_everybody_and_takes_no_more(asker: Asker, monkeypatch: pytest.MonkeyPatch) -> None:
+    lost = []
+
+    def fail(*_: object) -> None:
+        lost.append(1)
+        raise RuntimeError("device lost")
+
+    hold = Hold(Progress)
+    monkeypatch.setattr(asker.runner, "forward", fail)
+    if isinstance(asker.engine, StatefulEngine):
+        truncate = asker.runner.truncate
+        monkeypatch.setattr(asker.runner, "truncate", lambda length: fail() if lost else truncate(length))
+    recorders = [asker.submit(asker.request(Message.user("first")), hold)]
+    assert hold.reached.wait(60)
+    recorders.append(asker.submit(asker.request(Message.user("second"))))
+    hold.released.set()
+    assert all(isinstance(recorder.last(), Failed) for recorder in recorders)
+    with pytest.raises(EngineDead):
+        asker.submit(asker.request(Message.user("third")))
+
+
+@pytest.mark.parametrize("backend", ["stateful", "paged"])
+def test_the_answer_stops_where_the_context_ends(fp32_folder: Path, backend: str) -> None:
+    with Asker(fp32_folder, dataclasses.replace(ENGINE, backend=backend), context_tokens=60) as asker:
+        request = asker.request(Message.user("Who are you?"), generation=GenerationConfig.greedy(max_new_tokens=2000))
+        outcome = asker.submit(request).outcome()
+    assert outcome.reason == "length"
+    assert len(request.prompt.input_ids) + len(outcome.token_ids) == 60
+
+
+def test_a_terminator_ends_the_answer_and_is_no_part_of_it(asker: Asker, image: Callable[[str], Image]) -> None:
+    message = Message.user(image("a_300x200"), "What is in the image?")
+    whole = asker.ask(message).token_ids
+    asker.engine._terminators = (whole[5],)
+    ended = asker.ask(message)
+    assert (ended.reason, ended.token_ids) == ("stop", whole[: whole.index(whole[5])])
+
+
+def test_a_beam_that_ends_is_shown_without_its_terminator(asker: Asker, image: Callable[[str], Image]) -> None:
+    asker.engine._terminators = tuple(range(0, asker.config.text.vocab_size, 2))
+    recorder = asker.submit(asker.request(Message.user(image("a_300x200"), "What is in the image?"), generation=BEAMS))
+    outcome = recorder.outcome()
+    assert outcome.reason == "stop"
+    assert not set(outcome.token_ids) & set(asker.engine._terminators)
+    assert recorder.token_ids == outcome.token_ids
+
+
+def test_closing_cancels_what_runs_and_refuses_what_comes(asker: Asker) -> None:
+    hold = Hold(Tokens)
+    recorder = asker.submit(asker.request(Message.user("Hi"), generation=GenerationConfig.greedy(max_new_tokens=2000)), hold)
+    assert hold.reached.wait(60)
+    hold.released.set()
+    asker.engine.close()
+    assert recorder.outcome().reason in ("cancelled", "stop")
+    with pytest.raises(EngineDead):
+        asker.submit(asker.request(Message.user("Hi")))

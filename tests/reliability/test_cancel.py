@@ -1,0 +1,105 @@
+"""People who go away: what they held is free within a step, and nobody else notices (R1, R2)."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+
+from pipeline.config import GenerationConfig
+from pipeline.engine.request import Progress, Request, Tokens
+from tests.engine.asking import Asker, Hold, Watch
+
+ENDLESS = GenerationConfig.greedy(max_new_tokens=200, min_new_tokens=200)
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_lost(asker: Asker) -> Iterator[None]:
+    """Afterwards every block is free and the books agree."""
+    yield
+    asker.engine._blocks.check_integrity([])
+    stats = asker.engine.stats()
+    assert (stats.running, stats.waiting, stats.num_free_blocks) == (0, 0, stats.num_blocks)
+
+
+def after_tokens(count: int) -> Watch:
+    """True at so many tokens of the answer."""
+    left = iter(range(count - 1, -1, -1))
+    return lambda event: isinstance(event, Tokens) and next(left, None) == 0
+
+
+def at(stage: str) -> Watch:
+    return lambda event: isinstance(event, Progress) and event.stage == stage
+
+
+def test_ten_of_a_hundred_leave_while_decoding_and_the_ninety_are_answered_as_if_alone(
+    asker: Asker, requests: list[Request], alone: list[tuple[int, ...]]
+) -> None:
+    random = np.random.default_rng(0)
+    leaving = set(random.choice(100, 10, replace=False).tolist())
+    recorders = {}
+    for index in range(100):
+        request = requests[index % len(requests)]
+        if index in leaving:
+            request = dataclasses.replace(request, generation=ENDLESS)
+            recorders[index] = asker.submit(request, after_tokens(int(random.integers(1, 40))))
+        else:
+            recorders[index] = asker.submit(request)
+    outcomes = {index: recorder.outcome() for index, recorder in recorders.items()}
+    exact = sum(outcomes[index].token_ids == alone[index % len(alone)] for index in outcomes if index not in leaving)
+    late, free_ms = [], []
+    for index in leaving:
+        recorder = recorders[index]
+        assert recorder.cancelled_after is not None
+        late.append(sum(isinstance(event, Tokens) for event in recorder.events[recorder.cancelled_after :]))
+        free_ms.append(1000 * (recorder.times[-1] - recorder.times[recorder.cancelled_after - 1]))
+    p50, p99 = np.percentile(free_ms, [50, 99]).round(1)
+    print(json.dumps({"R1": {"cancel_to_free_ms": {"p50": p50, "p99": p99}, "tokens_after_cancel": max(late), "others_exact": exact}}))
+    assert all(outcomes[index].reason == "cancelled" for index in leaving)
+    assert max(late) <= 1
+    assert exact == 90
+
+
+MOMENTS: dict[str, Callable[[], Watch]] = {
+    "in vision": lambda: at("vision"),
+    "in prefill": lambda: at("prefill"),
+    "at the first token": lambda: after_tokens(1),
+    "while decoding": lambda: after_tokens(7),
+    "in the last step": lambda: after_tokens(24),
+}
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_whoever_leaves_frees_everything_and_the_next_answer_is_as_if_they_had_never_asked(
+    asker: Asker, requests: list[Request], alone: list[tuple[int, ...]], moment: str, beams: int
+) -> None:
+    asker.forget()
+    asker.vision._cache._embeds.clear()
+    several = next(request for request in requests if len(request.slices) > 2)
+    mode = {"num_beams": beams, "max_new_tokens": 24, "min_new_tokens": 24, "do_sample": False}
+    recorder = asker.submit(dataclasses.replace(several, generation=GenerationConfig(**mode)), MOMENTS[moment]())
+    outcome = recorder.outcome()
+    if beams == 1 or moment in ("in vision", "in prefill"):
+        assert recorder.cancelled_after is not None
+        # Whoever leaves in the last step has the whole answer by then.
+        assert outcome.reason == ("length" if moment == "in the last step" else "cancelled")
+    recorder.ticket.cancel()
+    index = requests.index(several)
+    assert asker.submit(several).outcome().token_ids == alone[index]
+    print(json.dumps({"R2": {"moment": moment, "beams": beams, "events_after_cancel": len(recorder.events) - (recorder.cancelled_after or 0)}}))
+
+
+def test_leaving_the_queue_before_anything_began_costs_nothing(asker: Asker, requests: list[Request]) -> None:
+    hold, leave = Hold(Tokens), after_tokens(3)
+    blocker = asker.submit(dataclasses.replace(requests[0], generation=ENDLESS), lambda event: hold(event) or leave(event))
+    assert hold.reached.wait(60)
+    waiting = [asker.submit(request) for request in requests[:10]]
+    for recorder in (*waiting, *waiting):
+        recorder.ticket.cancel()
+    before = asker.vision.encoded
+    hold.released.set()
+    assert {(recorder.outcome().reason, recorder.outcome().token_ids) for recorder in waiting} == {("cancelled", ())}
+    assert asker.vision.encoded == before
+    assert blocker.outcome().reason == "cancelled"

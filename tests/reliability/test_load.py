@@ -1,0 +1,120 @@
+"""More than there is room for: fair shares, polite refusals, an exhausted pool, a model that fails (R8, R9, R11, R12)."""
+
+import dataclasses
+import json
+import threading
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import EngineConfig, GenerationConfig
+from pipeline.engine.request import Event, Failed, Finished, Progress, Request, Tokens
+from pipeline.errors import EngineDead, Overloaded
+from pipeline.message import Message
+from tests.engine.asking import Asker, Hold, Watch
+
+ENDLESS = GenerationConfig.greedy(max_new_tokens=200, min_new_tokens=200)
+ENGINE = EngineConfig(device="CPU", max_waiting=16, max_running=9)
+
+
+def test_a_long_prompt_takes_its_share_of_a_step_and_nobody_waits_for_the_whole_of_it(demo_folder: Path) -> None:
+    """Eight chats decode when a prompt of thousands of tokens arrives; then a short one arrives while the long one is read."""
+    order: list[tuple[object, Event]] = []
+    begun, all_speak = threading.Event(), threading.Event()
+
+    def watch(name: object) -> Watch:
+        def note(event: Event) -> None:
+            order.append((name, event))
+            if name == "long" and isinstance(event, Progress) and event.done > 0:
+                begun.set()
+            if not all_speak.is_set() and len({speaker for speaker, said in order if isinstance(said, Tokens)}) == 8:
+                all_speak.set()
+
+        return note
+
+    with Asker(demo_folder, dataclasses.replace(ENGINE, max_running=10), blocks=2048) as asker:
+        long_request = asker.request(Message.user("word " * 1500), generation=GenerationConfig.greedy(max_new_tokens=2))
+        chats = [asker.submit(asker.request(Message.user(f"Count to {index}."), generation=ENDLESS), watch(index)) for index in range(8)]
+        assert all_speak.wait(60)
+        long = asker.submit(long_request, watch("long"))
+        assert begun.wait(60)
+        short = asker.submit(asker.request(Message.user("Hi"), generation=ENDLESS), watch("short"))
+        assert {recorder.outcome().reason for recorder in (long, short, *chats)} == {"length"}
+    reads = [place for place, (name, event) in enumerate(order) if name == "long" and isinstance(event, Progress)]
+    steps = [order[start:end] for start, end in pairwise(reads)]
+    decoding = {name for name, event in order[: reads[0]] if isinstance(event, Tokens)}
+    assert decoding
+    spoken = [{name for name, event in step if isinstance(event, Tokens)} for step in steps]
+    finished = {name for name, event in order[: reads[-1]] if isinstance(event, Finished)}
+    missed = sum(not decoding - finished <= speakers for speakers in spoken)
+    share = max(later.done - earlier.done for (_, earlier), (_, later) in pairwise([order[place] for place in reads]))
+    short_waits = next(index for index, speakers in enumerate(spoken) if "short" in speakers)
+    print(json.dumps({"R8": {"steps": len(steps), "missed_tokens": missed, "prefill_tokens_a_step": share, "short_begins_after_steps": short_waits}}))
+    assert missed == 0
+    assert share <= asker.engine._engine.mixed_chunk_tokens
+    assert short_waits < len(steps) / 2
+
+
+def test_who_comes_when_the_queue_is_full_is_told_its_length_and_nobody_hangs(demo_folder: Path, requests: list[Request]) -> None:
+    with Asker(demo_folder, dataclasses.replace(ENGINE, max_running=4)) as asker:
+        hold = Hold(Tokens)
+        recorders = [asker.submit(requests[0], hold)]
+        assert hold.reached.wait(60)
+        refusals = []
+        for index in range(1, 50):
+            try:
+                recorders.append(asker.submit(requests[index % len(requests)]))
+            except Overloaded as refusal:
+                refusals.append(str(refusal))
+        hold.released.set()
+        served = [recorder.outcome() for recorder in recorders]
+    print(json.dumps({"R9": {"served": len(served), "refused_politely": len(refusals), "hung": 0}}))
+    assert len(served) + len(refusals) == 50
+    assert all(outcome.reason in ("stop", "length") for outcome in served)
+    assert set(refusals) == {"The queue is full (16 waiting, the limit is 16): please try again in a while."}
+
+
+def test_endless_answers_in_ten_blocks_end_and_leave_nothing_behind_twice(demo_folder: Path) -> None:
+    endless = GenerationConfig.greedy(max_new_tokens=32_768, min_new_tokens=32_768)
+    with Asker(demo_folder, ENGINE, blocks=10) as asker:
+        for _ in range(2):
+            recorders = [asker.submit(asker.request(Message.user(f"Tell me {index}."), generation=endless)) for index in range(6)]
+            outcomes = [recorder.outcome() for recorder in recorders]
+            stats = asker.engine.stats()
+            asker.engine._blocks.check_integrity([])
+            assert {outcome.reason for outcome in outcomes} == {"length"}
+            assert [recorder.token_ids for recorder in recorders] == [outcome.token_ids for outcome in outcomes]
+            assert stats.num_free_blocks == 10
+    lengths = [len(outcome.token_ids) for outcome in outcomes]
+    print(json.dumps({"R11": {"finish_reasons": ["length"], "free_blocks_after": 10, "preemptions": stats.preemptions, "tokens": lengths}}))
+    assert max(lengths) > 10 * 32 - 64
+
+
+def test_a_model_that_fails_tells_everybody_and_answers_the_next_rightly(
+    demo_folder: Path, requests: list[Request], alone: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Asker(demo_folder, ENGINE) as asker:
+        forward, calls = asker.runner.forward, []
+
+        def evil(batch: object) -> object:
+            calls.append(1)
+            if len(calls) == 10:
+                raise RuntimeError("device lost")
+            return forward(batch)
+
+        monkeypatch.setattr(asker.runner, "forward", evil)
+        hold = Hold(Progress, stage="prefill")
+        recorders = [asker.submit(request, hold) for request in requests[:12]]
+        hold.released.set()
+        last = [recorder.last() for recorder in recorders]
+        failed = [event for event in last if isinstance(event, Failed)]
+        assert failed
+        assert all(isinstance(event.error, EngineDead) and "device lost" in str(event.error.__cause__) for event in failed)
+        assert all(isinstance(event, Finished) for event in last if event not in failed)
+        answers = [asker.submit(request).outcome().token_ids for request in requests[:6]]
+        asker.engine._blocks.check_integrity([])
+    print(
+        json.dumps({"R12": {"requests_told": len(failed), "hung": 0, "right_afterwards": sum(a == b for a, b in zip(answers, alone, strict=False))}})
+    )
+    assert answers == alone[:6]

@@ -1,0 +1,236 @@
+"""One engine in a process of its own: a line of JSON in says what to do, a line of JSON out says how long it took; null is what it cannot do.
+
+All are asked the same: `chat` is a picture and a question, a follow-up, and the first turn again; `crowd` is users who each get an answer; `arrival`
+is somebody who comes with a long prompt while three others read their answers.
+"""
+
+import argparse
+import itertools
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import openvino_genai
+import PIL.Image
+from openvino import Tensor
+
+from pipeline import Assistant, EngineConfig, GenerationConfig, Image, Message
+from pipeline.engine.request import Event, Failed, Finished, Tokens
+
+Result: TypeAlias = dict[str, float | list[float]] | None
+ANSWER_TOKENS = 16
+QUESTION, FOLLOW_UP = "What is in the picture? Describe it in detail.", "And what else?"
+READERS, QUIET_TOKENS = 3, 24
+
+
+def picture(seed: int, side: int) -> PIL.Image.Image:
+    """Noise that nobody has cached."""
+    return PIL.Image.fromarray(np.random.default_rng(seed).integers(0, 256, (side, side, 3), np.uint8))
+
+
+def words(seed: int, tokens: int) -> str:
+    """Numbers, unlike any other prompt's from their beginning on; about so many tokens, four each."""
+    return " ".join(str(number) for number in np.random.default_rng(seed).integers(100, 1000, tokens // 4))
+
+
+def together(streams: Sequence[Sequence[float]]) -> Result:
+    """Tokens a second of all, from the first token of the last to start to the last token of the first to end: while everybody decodes."""
+    begin, end = max(times[0] for times in streams), min(times[-1] for times in streams)
+    return {"tokens_per_s": sum(begin < time <= end for times in streams for time in times) / (end - begin)}
+
+
+class Reading:
+    """When each token of one answer came, in seconds by `time.perf_counter`."""
+
+    def __init__(self, assistant: Assistant, *messages: Message, tokens: int) -> None:
+        self.times: list[float] = []
+        self.outcome: Finished | None = None
+        self._changed = threading.Condition()
+        generation = GenerationConfig.greedy(max_new_tokens=tokens, min_new_tokens=tokens)
+        request, _ = assistant._prepare(messages, generation, None)
+        self.begun = time.perf_counter()
+        self.ticket = assistant._engine.submit(request, self._publish)
+
+    def until(self, tokens: int) -> "Reading":
+        """Wait for so many tokens, or the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: len(self.times) >= tokens or self.outcome)
+        return self
+
+    @property
+    def ttft(self) -> float:
+        return self.until(1).times[0] - self.begun
+
+    def end(self) -> Finished:
+        with self._changed:
+            self._changed.wait_for(lambda: self.outcome)
+        if self.outcome is None:
+            raise RuntimeError("An answer failed.")
+        return self.outcome
+
+    def _publish(self, event: Event) -> None:
+        with self._changed:
+            if isinstance(event, Tokens):
+                self.times += [time.perf_counter()] * len(event.token_ids)
+            if isinstance(event, Failed):
+                raise event.error
+            if isinstance(event, Finished):
+                self.outcome = event
+            self._changed.notify_all()
+
+
+class Ours:
+    """The pipeline, with either engine behind it."""
+
+    def __init__(self, folder: Path, backend: str) -> None:
+        self._assistant = Assistant(folder, EngineConfig(device="CPU", backend=backend, max_waiting=64))
+        self._for_many = backend == "paged"
+
+    def chat(self, seed: int, side: int) -> Result:
+        first = [Message.user(Image(picture(seed, side)), QUESTION)]
+        reading = self._read(*first, tokens=ANSWER_TOKENS)
+        outcome = reading.end()
+        text = self._assistant.processor.tokenizer.decode(list(outcome.token_ids))
+        further = self._read(*first, Message.assistant(text), Message.user(FOLLOW_UP), tokens=ANSWER_TOKENS)
+        further.end()
+        again = self._read(*first, tokens=ANSWER_TOKENS)
+        again.end()
+        vision_s = outcome.vision_s / outcome.encoded_slices
+        return {"first_s": reading.ttft, "follow_up_s": further.ttft, "retry_s": again.ttft, "vision_s": vision_s}
+
+    def crowd(self, seed: int, users: int, tokens: int) -> Result:
+        if users > 1 and not self._for_many:
+            return None
+        readings = [self._read(Message.user(words(seed + user, 24)), tokens=tokens) for user in range(users)]
+        return together([reading.times for reading in readings if reading.end()])
+
+    def arrival(self, seed: int, prompt_tokens: int) -> Result:
+        if not self._for_many:
+            return None
+        alone = self._read(Message.user(words(seed, prompt_tokens)), tokens=1)
+        alone.end()
+        readers = [self._read(Message.user(words(seed + 1 + user, 24)), tokens=4096) for user in range(READERS)]
+        starts = [len(reader.until(1).times) for reader in readers]
+        for reader, start in zip(readers, starts, strict=True):
+            reader.until(start + QUIET_TOKENS)
+        comes = self._read(Message.user(words(seed + 9, prompt_tokens)), tokens=1)
+        comes.end()
+        for reader in readers:
+            reader.ticket.cancel()
+            reader.end()
+        quiet_from = max(reader.times[start] for reader, start in zip(readers, starts, strict=True))
+        quiet = [gap for reader in readers for gap in gaps(reader.times, quiet_from, comes.begun)]
+        during = [gap for reader in readers for gap in gaps(reader.times, comes.begun, comes.times[0])]
+        return {"quiet_s": quiet, "during_s": during, "alone_s": alone.ttft, "beside_s": comes.ttft}
+
+    def _read(self, *messages: Message, tokens: int) -> Reading:
+        return Reading(self._assistant, *messages, tokens=tokens)
+
+
+def gaps(times: Sequence[float], begin: float, end: float) -> list[float]:
+    """What was waited for each token that came in between."""
+    return [later - earlier for earlier, later in itertools.pairwise(times) if begin < later <= end]
+
+
+class Genai:
+    """`VLMPipeline`: one conversation at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        self._pipeline = openvino_genai.VLMPipeline(folder, "CPU")
+
+    def chat(self, seed: int, side: int) -> Result:
+        image = Tensor(np.asarray(picture(seed, side))[None])
+        self._pipeline.start_chat()
+        first = self._times(QUESTION, ANSWER_TOKENS, images=[image])[0]
+        further = self._times(FOLLOW_UP, ANSWER_TOKENS)[0]
+        self._pipeline.finish_chat()
+        again = self._times(QUESTION, ANSWER_TOKENS, images=[image])[0]
+        return {"first_s": first, "follow_up_s": further, "retry_s": again}
+
+    def crowd(self, seed: int, users: int, tokens: int) -> Result:
+        return together([self._times(words(seed, 24), tokens)]) if users == 1 else None
+
+    def arrival(self, **_: int) -> Result:
+        return None
+
+    def _times(self, prompt: str, tokens: int, **media: Any) -> list[float]:
+        """Seconds from the call to each piece of the answer."""
+        times: list[float] = []
+        begun = time.perf_counter()
+        config = openvino_genai.GenerationConfig(max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False, ignore_eos=True)
+        self._pipeline.generate(prompt, generation_config=config, streamer=lambda _: times.append(time.perf_counter() - begun), **media)
+        return times
+
+
+class GenaiBatching:
+    """`ContinuousBatchingPipeline`: many requests at once, one step after the other."""
+
+    def __init__(self, folder: Path) -> None:
+        scheduler = openvino_genai.SchedulerConfig()
+        scheduler.cache_size, scheduler.max_num_seqs, scheduler.enable_prefix_caching, scheduler.dynamic_split_fuse = 2, 16, True, True
+        self._pipeline = openvino_genai.ContinuousBatchingPipeline(folder, scheduler, "CPU")
+        self._number = 0
+
+    def chat(self, seed: int, side: int) -> Result:
+        image = Tensor(np.asarray(picture(seed, side))[None])
+        first, again = ({"times": self._run([(QUESTION, [image])], ANSWER_TOKENS)} for _ in range(2))
+        return {"first_s": first["times"][0][0], "retry_s": again["times"][0][0]}
+
+    def crowd(self, seed: int, users: int, tokens: int) -> Result:
+        return together(self._run([(words(seed + user, 24), []) for user in range(users)], tokens))
+
+    def arrival(self, **_: int) -> Result:
+        return None
+
+    def _run(self, asked: Sequence[tuple[str, list[Tensor]]], tokens: int) -> list[list[float]]:
+        """Seconds from the first request on to each token of each answer."""
+        begun = time.perf_counter()
+        config = openvino_genai.GenerationConfig(max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False, ignore_eos=True)
+        handles = []
+        for prompt, images in asked:
+            self._number += 1
+            handles.append(self._pipeline.add_request(self._number, prompt, images, config))
+        times: list[list[float]] = [[] for _ in handles]
+        while self._pipeline.has_non_finished_requests():
+            self._pipeline.step()
+            now = time.perf_counter() - begun
+            for own, handle in zip(times, handles, strict=True):
+                while handle.can_read():
+                    own.extend([now] * sum(len(output.generated_ids) for output in handle.read().values()))
+        return times
+
+
+CONTENDERS: dict[str, Callable[[Path], Any]] = {
+    "paged": lambda folder: Ours(folder, "paged"),
+    "stateful": lambda folder: Ours(folder, "stateful"),
+    "genai": Genai,
+    "genai batching": GenaiBatching,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name", choices=CONTENDERS)
+    parser.add_argument("folder", type=Path)
+    options = parser.parse_args()
+    begun = time.perf_counter()
+    contender = CONTENDERS[options.name](options.folder)
+    print(json.dumps({"load_s": time.perf_counter() - begun}), flush=True)
+    for line in sys.stdin:
+        name, arguments = json.loads(line)
+        print(json.dumps({"peak_rss_mib": peak_rss_mib()} if name == "memory" else getattr(contender, name)(**arguments)), flush=True)
+
+
+def peak_rss_mib() -> float:
+    """Of this process; what `getrusage` gives begins with that of the process it was forked from."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) / 1024
+
+
+if __name__ == "__main__":
+    main()

@@ -49,7 +49,7 @@ class Reading:
 
     def __init__(self, assistant: Assistant, *messages: Message, tokens: int) -> None:
         self.times: list[float] = []
-        self.outcome: Finished | None = None
+        self.outcome: Finished | Failed | None = None
         self._changed = threading.Condition()
         generation = GenerationConfig.greedy(max_new_tokens=tokens, min_new_tokens=tokens)
         request, _ = assistant._prepare(messages, generation, None)
@@ -69,17 +69,15 @@ class Reading:
     def end(self) -> Finished:
         with self._changed:
             self._changed.wait_for(lambda: self.outcome)
-        if self.outcome is None:
-            raise RuntimeError("An answer failed.")
+        if not isinstance(self.outcome, Finished):
+            raise SystemExit("An answer failed.")
         return self.outcome
 
     def _publish(self, event: Event) -> None:
         with self._changed:
             if isinstance(event, Tokens):
                 self.times += [time.perf_counter()] * len(event.token_ids)
-            if isinstance(event, Failed):
-                raise event.error
-            if isinstance(event, Finished):
+            if isinstance(event, Finished | Failed):
                 self.outcome = event
             self._changed.notify_all()
 

@@ -174,6 +174,8 @@ class EngineConfig:
         for name in ("max_prompt_tokens", "max_waiting", "max_running", "prefill_chunk_tokens", "mixed_chunk_tokens"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        if self.prompt_lookup_tokens < 0:
+            raise InputError(f"prompt_lookup_tokens is {self.prompt_lookup_tokens}; it must be at least 0.")
 
 
 @dataclass(frozen=True)

@@ -135,6 +135,14 @@ def test_other_devices_are_refused_with_the_reason(device: str, reason: str) -> 
 
 
 def test_other_unusable_engine_options_are_refused() -> None:
-    for options in ({"backend": "magic"}, {"prefill_chunk_tokens": 0}, {"max_prompt_tokens": 0}, {"max_waiting": 0}):
+    for options in (
+        {"backend": "magic"},
+        {"prefill_chunk_tokens": 0},
+        {"max_prompt_tokens": 0},
+        {"max_waiting": 0},
+        {"max_running": 0},
+        {"mixed_chunk_tokens": 0},
+        {"prompt_lookup_tokens": -1},
+    ):
         with pytest.raises(InputError, match=str(next(iter(options.values())))):
             EngineConfig(**options)

@@ -85,10 +85,10 @@ async def test_prompts_and_bounds_of_the_tiny_model_equal_the_official_ones(assi
 
 async def test_an_answer_keeps_its_exclamation_marks(assistant: Assistant, monkeypatch: pytest.MonkeyPatch) -> None:
     """Difference 2: the official code drops every id 0 from answers that are not streamed."""
-    from pipeline.engine.sampler import TokenSampler
+    from pipeline.engine import engine
 
     script = iter([0, 390, 0, *assistant.processor.tokenizer.terminators])
-    monkeypatch.setattr(TokenSampler, "next_token", lambda *_: next(script))
+    monkeypatch.setattr(engine, "next_tokens", lambda *_: [next(script)])
     answer = await assistant.answer([Message.user("Hi")], GenerationConfig.greedy(max_new_tokens=9))
     assert answer.token_ids == (0, 390, 0)
     assert answer.text.count("!") == 2

@@ -13,6 +13,7 @@ from pipeline.engine.job import Job
 from pipeline.engine.model_runner import BLOCK_SIZE, ModelRunner, Rows
 from pipeline.engine.prompt_lookup import looked_up
 from pipeline.engine.request import Event, Failed, FinishReason, Progress, Request, Stats, Ticket, Tokens
+from pipeline.engine.sampler import next_tokens
 from pipeline.engine.scheduler import Scheduler, Step
 from pipeline.engine.sequence import Group
 from pipeline.errors import EngineDead, Overloaded, PromptTooLong
@@ -40,7 +41,7 @@ class Engine:
         self._jobs: dict[Group, Job] = {}
         self._steps = self._generated_tokens = 0
         self._recent: deque[tuple[float, int]] = deque(maxlen=32)  # when a step ended, and how many tokens had been generated
-        self._closed = False
+        self._closed, self._why_closed = False, "The model was shut down."
         self._changed = threading.Condition()
         self._start_afresh()
         self._thread = threading.Thread(target=self._serve, name="engine", daemon=True)
@@ -61,7 +62,7 @@ class Engine:
         job = Job(ticket, self._terminators, self._config.text.max_position_embeddings)
         with self._changed:
             if self._closed:
-                raise EngineDead("The model was shut down.")
+                raise EngineDead(self._why_closed)
             # The engine's thread adds and removes jobs meanwhile; copying them is one step of the interpreter.
             ahead = sum(not other.ticket.cancelled.is_set() for other in (*self._arrived, *tuple(self._jobs.values())))
             waiting, limit = ahead - self._engine.max_running, self._engine.max_waiting
@@ -194,16 +195,21 @@ class Engine:
         owners = [chunk.group for chunk in ended for _ in range(1 + chunk.sequence.num_guesses)]
         for row, group in enumerate(owners):
             rows.setdefault(group, []).append(row)
+        choices = {row: choice for group, own in rows.items() for row, choice in zip(own, self._jobs[group].choices(), strict=False)}
+        tokens = dict(zip(choices, next_tokens(logits[list(choices)], list(choices.values())), strict=True))
+        advanced = []
         for group, own in rows.items():
             job = self._jobs[group]
-            tokens, reason = job.advance(logits[own], self._blocks)
-            if tokens:
+            advanced.append((job, *job.advance(logits[own], [tokens[row] for row in own if row in tokens], self._blocks)))
+        # Counted before it is told: whoever hears of an answer's end finds it in the figures.
+        self._generated_tokens += sum(len(further) for _, further, _ in advanced)
+        self._recent.append((self._clock(), self._generated_tokens))
+        for job, further, reason in advanced:
+            if further:
                 job.first_token_at = self._clock() if job.first_token_at is None else job.first_token_at
-                self._generated_tokens += len(tokens)
-                job.ticket.publish(Tokens(tokens))
+                job.ticket.publish(Tokens(further))
             if reason is not None:
                 self._finish(job, reason)
-        self._recent.append((self._clock(), self._generated_tokens))
 
     def _finish(self, job: Job, reason: FinishReason) -> None:
         self._scheduler.remove(job.group)
@@ -218,23 +224,18 @@ class Engine:
         except Exception:
             logger.exception("The engine cannot be started again")
             with self._changed:
-                self._closed = True
+                self._closed, self._why_closed = True, "The model stopped working and could not be started again."
                 jobs += self._arrived
                 self._arrived.clear()
         for job in jobs:
-            job.ticket.publish(Failed(_dead(cause)))
+            job.ticket.publish(Failed.because(cause, self._why_closed) if self._closed else Failed.because(cause))
 
     def _start_afresh(self) -> None:
         """With nothing computed, and the model run once in the shapes of serving."""
         self._blocks = BlockManager(self._runner.num_blocks, BLOCK_SIZE)
-        self._scheduler = Scheduler(self._blocks, self._engine.max_running, self._engine.prefill_chunk_tokens, self._engine.mixed_chunk_tokens)
-        self._runner.warm_up(self._config.text.hidden_size, self._engine.prefill_chunk_tokens, self._engine.max_running)
+        engine = self._engine
+        self._scheduler = Scheduler(self._blocks, engine.max_running, engine.prefill_chunk_tokens, engine.mixed_step_tokens)
+        self._runner.warm_up(self._config.text.hidden_size, (engine.prefill_chunk_tokens, engine.mixed_step_tokens), engine.max_running)
 
     def _waiting_for_pictures(self) -> list[Job]:
         return [self._jobs[group] for group in self._scheduler.running if not group.ready]
-
-
-def _dead(cause: Exception) -> EngineDead:
-    error = EngineDead("The model failed while it was answering; please try again.")
-    error.__cause__ = cause
-    return error

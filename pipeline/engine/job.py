@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pipeline.engine.block_manager import BlockManager
 from pipeline.engine.compiled import Logits
 from pipeline.engine.request import Finished, FinishReason, Progress, Request, Ticket
-from pipeline.engine.sampler import BeamSearch, TokenSampler
+from pipeline.engine.sampler import BeamSearch, Choice, TokenSampler
 from pipeline.engine.sequence import Group, Key, Sequence
 from pipeline.preprocess import Slice
 from pipeline.vision import Embeds
@@ -76,24 +76,27 @@ class Job:
         """Whether it follows several beams."""
         return isinstance(self._sampler, BeamSearch)
 
-    def advance(self, logits: Logits, blocks: BlockManager) -> tuple[tuple[int, ...], FinishReason | None]:
-        """Choose what comes next, from logits of the next token of each sequence, or of one sequence and after each of its guesses.
+    def choices(self) -> list[Choice]:
+        """Of the next token, and one more after each guess; none while it searches."""
+        if isinstance(self._sampler, BeamSearch):
+            return []
+        guesses = self.group.sequences[0].guesses
+        return [Choice(self._sampler, (*self.generated, *guesses[:count])) for count in range(1 + len(guesses))]
+
+    def advance(self, logits: Logits, chosen: AbstractSequence[int], blocks: BlockManager) -> tuple[tuple[int, ...], FinishReason | None]:
+        """Go on by the tokens of its `choices`, or by what a search makes of the logits (sequences, vocabulary).
 
         Returns:
             Further tokens of the answer, and why it ends with them, if it does.
         """
         before = len(self.generated)
-        if isinstance(self._sampler, BeamSearch):
-            reason = self._next_beams(self._sampler, logits, blocks)
-        else:
-            reason = self._next_tokens(self._sampler, logits, blocks)
+        reason = self._next_beams(self._sampler, logits, blocks) if isinstance(self._sampler, BeamSearch) else self._next_tokens(chosen, blocks)
         return tuple(self.generated[before:]), reason
 
-    def _next_tokens(self, sampler: TokenSampler, logits: Logits, blocks: BlockManager) -> FinishReason | None:
+    def _next_tokens(self, chosen: AbstractSequence[int], blocks: BlockManager) -> FinishReason | None:
         """A token, and one more for each guess that turns out right."""
         (sequence,) = self.group.sequences
-        for row, guess in zip(logits, [*sequence.take_back(), None], strict=True):
-            token = sampler.next_token(row, self.generated)
+        for token, guess in zip(chosen, [*sequence.take_back(), None], strict=True):
             if token in self._terminators:
                 return "stop"
             self.generated.append(token)

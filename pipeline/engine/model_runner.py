@@ -94,17 +94,17 @@ class ModelRunner:
         logits = self._request.get_tensor("logits").data
         return np.array(logits.reshape(-1, logits.shape[-1]), np.float32)
 
-    def warm_up(self, hidden_size: int, prefill_tokens: int, sequences: int) -> None:
-        """Compute in the shapes of serving once: the first call repacks the weights, which takes longer than anything after it.
+    def warm_up(self, hidden_size: int, prefill_tokens: Sequence[int], sequences: int) -> None:
+        """Compute in the shapes of serving once: prompts in steps of so many tokens, and every number of sequences that decode together.
 
-        What is written lies in the pool's last blocks, and no table points there.
+        The very first call repacks the weights, which takes longer than anything after it, and the first call of each shape prepares that shape.
+        What is written lies in blocks that no table points to afterwards.
         """
-        for batch in (1, min(sequences, self.num_blocks)):
-            tables = [[self.num_blocks - 1 - index] for index in range(batch)]
-            self.forward([Rows(np.zeros((1, hidden_size), np.float32), 0, table, 1) for table in tables])
-        tokens = min(prefill_tokens, self.num_blocks * BLOCK_SIZE)
-        table = list(range(-(-tokens // BLOCK_SIZE)))
-        self.forward([Rows(np.zeros((tokens, hidden_size), np.float32), 0, table, 1)])
+        for batch in range(1, min(sequences, self.num_blocks) + 1):
+            self.forward([Rows(np.zeros((1, hidden_size), np.float32), 0, [block], 1) for block in range(batch)])
+        for wanted in prefill_tokens:
+            tokens = min(wanted, self.num_blocks * BLOCK_SIZE)
+            self.forward([Rows(np.zeros((tokens, hidden_size), np.float32), 0, range(-(-tokens // BLOCK_SIZE)), 1)])
 
 
 def paged(model: ov.Model) -> None:

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, Self, TypeAlias
 
 from pipeline.config import GenerationConfig
 from pipeline.errors import EngineDead
@@ -57,6 +57,13 @@ class Failed:
     """The request was lost through a fault of the engine."""
 
     error: EngineDead
+
+    @classmethod
+    def because(cls, cause: Exception, sentence: str = "The model failed while it was answering; please try again.") -> Self:
+        """What a person is told, and for a developer what happened."""
+        error = EngineDead(sentence)
+        error.__cause__ = cause
+        return cls(error)
 
 
 Event: TypeAlias = Progress | Tokens | Finished | Failed

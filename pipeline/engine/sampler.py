@@ -1,7 +1,8 @@
-"""logits (vocabulary,) or (beams, vocabulary) float32 -> token ids: greedy, sampling and beam search as transformers' `generate` does them."""
+"""Logits (answers or beams, vocabulary) float32 -> token ids: greedy, sampling and beam search as transformers' `generate` does them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,34 +13,60 @@ Scores = NDArray[np.float32]
 
 
 class TokenSampler:
-    """Chooses the tokens of one answer: the best one, or one drawn with the request's own seed."""
+    """How the tokens of one answer are chosen: the best one each, or one drawn with the request's own seed."""
 
     def __init__(self, generation: GenerationConfig, terminators: Sequence[int]) -> None:
-        self._generation = generation
-        self._terminators = list(terminators)
+        self.generation, self.terminators = generation, list(terminators)
         self._random = np.random.default_rng(generation.seed)
+        self._draws: list[float] = []
 
-    def next_token(self, logits: Scores, generated: Sequence[int]) -> int:
-        """The token after those `generated`, from the logits (vocabulary,) of the last of them."""
-        generation = self._generation
-        scores = penalised(logits, generated, generation.repetition_penalty)
-        if len(generated) < generation.min_new_tokens:
-            scores[self._terminators] = -np.inf
-        if not generation.do_sample:
-            return int(np.argmax(scores))
-        scores /= np.float32(generation.temperature)
-        return self._drawn(scores)
+    def draw(self, position: int) -> float:
+        """What decides the token at this position of the answer, uniform in [0, 1): the same however often and beside whatever it is asked for."""
+        while len(self._draws) <= position:
+            self._draws.append(float(self._random.random()))
+        return self._draws[position]
 
-    def _drawn(self, scores: Scores) -> int:
-        """Keep the top_k best, then the smallest set of them that holds top_p of their probability, then draw."""
-        generation = self._generation
-        top_k = min(generation.top_k or len(scores), len(scores))
-        best = np.argpartition(scores, -top_k)[-top_k:]
-        best = best[np.argsort(-scores[best], kind="stable")]
-        probabilities = _softmax(scores[best].astype(np.float64))
-        before = np.cumsum(probabilities) - probabilities  # what the more likely ones hold; the likeliest stays whatever top_p is
-        nucleus = np.where((before < generation.top_p) | (np.arange(len(best)) == 0), probabilities, 0.0)
-        return int(self._random.choice(best, p=nucleus / nucleus.sum()))
+
+class Choice(NamedTuple):
+    """Of the token that comes after those `generated` of an answer."""
+
+    sampler: TokenSampler
+    generated: Sequence[int]
+
+
+def next_tokens(logits: Scores, choices: Sequence[Choice]) -> list[int]:
+    """The token of each choice, from the logits (choices, vocabulary) of the token before it."""
+    generations = [choice.sampler.generation for choice in choices]
+    scores = penalised(logits, [choice.generated for choice in choices], [generation.repetition_penalty for generation in generations])
+    for row, (sampler, generated) in enumerate(choices):
+        if len(generated) < sampler.generation.min_new_tokens:
+            scores[row, sampler.terminators] = -np.inf
+    chosen = scores.argmax(axis=1)
+    drawn = [row for row, generation in enumerate(generations) if generation.do_sample]
+    if drawn:
+        draws = np.array([choices[row].sampler.draw(len(choices[row].generated)) for row in drawn])
+        chosen[drawn] = _drawn(scores[drawn], [generations[row] for row in drawn], draws)
+    return [int(token) for token in chosen]
+
+
+def _drawn(scores: Scores, generations: Sequence[GenerationConfig], draws: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Of each row keep the top_k best, then the smallest set of them that holds top_p of their probability, then let the draw choose."""
+    vocabulary = scores.shape[1]
+    top_k = np.array([min(generation.top_k or vocabulary, vocabulary) for generation in generations])[:, None]
+    temperature = np.array([generation.temperature for generation in generations])[:, None]
+    top_p = np.array([generation.top_p for generation in generations])[:, None]
+    width = int(top_k.max())
+    best = np.sort(np.argpartition(scores, -width)[:, -width:])
+    best = np.take_along_axis(best, np.argsort(-np.take_along_axis(scores, best, 1), kind="stable"), 1)
+    rank = np.arange(width)[None]
+    shifted = np.take_along_axis(scores, best, 1).astype(np.float64) / temperature
+    weights = np.where(rank < top_k, np.exp(shifted - shifted[:, :1]), 0.0)
+    # Summed from the likeliest on: what others in the batch keep adds only zeros behind, so an answer's draws do not depend on its company.
+    totals = np.cumsum(weights, axis=1)
+    before = (totals - weights) / totals[:, -1:]  # what the more likely ones hold; the likeliest stays whatever top_p is
+    kept = np.cumsum(np.where((before < top_p) | (rank == 0), weights, 0.0), axis=1)
+    place = (kept > draws[:, None] * kept[:, -1:]).argmax(axis=1)
+    return np.take_along_axis(best, place[:, None], 1)[:, 0]
 
 
 @dataclass(frozen=True)
@@ -76,7 +103,7 @@ class BeamSearch:
             For each beam now live, which of the former rows it continues: the `beam_idx` of the next step.
         """
         width = self._generation.num_beams
-        totals = np.stack([beam.logprob + self._log_probabilities(row, beam) for beam, row in zip(self.live, logits, strict=True)])
+        totals = np.array([[beam.logprob] for beam in self.live], np.float32) + self._log_probabilities(logits)
         # With this many candidates, `width` of them go on even if every beam offers every terminator.
         count = min(max(2, 1 + len(self._terminators)) * width, totals.size)
         flat = totals.reshape(-1)
@@ -119,10 +146,12 @@ class BeamSearch:
                 self._set_aside(beam)
         return max(self._finished, key=lambda beam: beam.score)
 
-    def _log_probabilities(self, logits: Scores, beam: Hypothesis) -> Scores:
-        scores = penalised(_log_softmax(logits), beam.token_ids, self._generation.repetition_penalty)
-        if len(beam.token_ids) < self._generation.min_new_tokens:
-            scores[self._terminators] = -np.inf
+    def _log_probabilities(self, logits: Scores) -> Scores:
+        """Of every token after each of the live beams (live beams, vocabulary)."""
+        penalty, tokens = self._generation.repetition_penalty, [beam.token_ids for beam in self.live]
+        scores = penalised(_log_softmax(logits), tokens, [penalty] * len(tokens))
+        if len(tokens[0]) < self._generation.min_new_tokens:
+            scores[:, self._terminators] = -np.inf
         return scores
 
     def _set_aside(self, beam: Hypothesis) -> None:
@@ -132,20 +161,18 @@ class BeamSearch:
             self._finished.remove(min(self._finished, key=lambda one: one.score))
 
 
-def penalised(scores: Scores, generated: Sequence[int], penalty: float) -> Scores:
-    """A copy of the scores, those of generated tokens divided by the penalty where positive, multiplied where negative (CTRL, arXiv:1909.05858)."""
+def penalised(scores: Scores, generated: Sequence[Sequence[int]], penalties: Sequence[float]) -> Scores:
+    """A copy of the scores (answers, vocabulary), those of an answer's tokens divided by its penalty where positive, multiplied where negative
+    (CTRL, arXiv:1909.05858).
+    """
     result = scores.astype(np.float32)
-    if penalty != 1 and generated:
-        seen = np.unique(np.asarray(generated))
-        result[seen] = np.where(result[seen] < 0, result[seen] * np.float32(penalty), result[seen] / np.float32(penalty))
+    for row, (tokens, penalty) in enumerate(zip(generated, penalties, strict=True)):
+        if penalty != 1 and tokens:
+            seen = np.unique(np.asarray(tokens))
+            result[row, seen] = np.where(result[row, seen] < 0, result[row, seen] * np.float32(penalty), result[row, seen] / np.float32(penalty))
     return result
 
 
 def _log_softmax(logits: Scores) -> Scores:
-    shifted = logits - logits.max()
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(dtype=np.float32)), np.float32)
-
-
-def _softmax(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    weights: NDArray[np.float64] = np.exp(scores - scores.max())
-    return np.asarray(weights / weights.sum())
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True, dtype=np.float32)), np.float32)

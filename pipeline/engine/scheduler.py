@@ -37,13 +37,13 @@ class Scheduler:
     Args:
         max_running: groups that run at once.
         prefill_chunk_tokens: of prompts a step, together; how long a cancelled prompt goes on.
-        mixed_chunk_tokens: the same while others decode, whose next token waits for it.
+        mixed_step_tokens: all of a step in which some decode, whose next token waits for it; prompts get what those leave, and half of it at least.
     """
 
-    def __init__(self, blocks: BlockManager, max_running: int, prefill_chunk_tokens: int, mixed_chunk_tokens: int) -> None:
+    def __init__(self, blocks: BlockManager, max_running: int, prefill_chunk_tokens: int, mixed_step_tokens: int) -> None:
         self._blocks = blocks
         self._max_running = max_running
-        self._chunk_tokens, self._mixed_chunk_tokens = prefill_chunk_tokens, mixed_chunk_tokens
+        self._chunk_tokens, self._mixed_step_tokens = prefill_chunk_tokens, mixed_step_tokens
         self.waiting: deque[Group] = deque()
         self.running: list[Group] = []  # the longest here first
         self.preemptions = 0
@@ -90,7 +90,8 @@ class Scheduler:
                 exhausted.append(group)
             else:
                 self._preempt(group)
-        budget = self._mixed_chunk_tokens if chunks else self._chunk_tokens
+        left = self._mixed_step_tokens - sum(chunk.num_tokens for chunk in chunks)
+        budget = max(left, -(-self._mixed_step_tokens // 2)) if chunks else self._chunk_tokens
         # The shortest first, so that what it leaves of its share goes to the others.
         prefilling = sorted((group for group in self.running if group.ready and not group.decoding), key=_tokens_left)
         for index, group in enumerate(prefilling):

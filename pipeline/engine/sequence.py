@@ -29,15 +29,20 @@ class Sequence:
         """Whether one more token, and the guesses after it, give the logits that are waited for."""
         return self.num_uncomputed_tokens == 1 + self.num_guesses
 
-    def guess(self, keys: list[Key]) -> None:
+    def guess(self, tokens: list[int]) -> None:
         """What may come next, to be computed along with what does."""
-        self.keys += keys
-        self.num_guesses = len(keys)
+        self.keys += tokens
+        self.num_guesses = len(tokens)
 
-    def take_back(self) -> list[Key]:
+    @property
+    def guesses(self) -> list[int]:
+        """Tokens: a picture's place is never guessed."""
+        return [key for key in self.keys[len(self.keys) - self.num_guesses :] if isinstance(key, int)]
+
+    def take_back(self) -> list[int]:
         """The guesses, no longer among the keys."""
-        first = len(self.keys) - self.num_guesses
-        guesses, self.keys[first:] = self.keys[first:], []
+        guesses = self.guesses
+        del self.keys[len(self.keys) - self.num_guesses :]
         self.num_guesses = 0
         return guesses
 

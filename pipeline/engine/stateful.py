@@ -13,7 +13,7 @@ from pipeline.config import EngineConfig, ModelConfig
 from pipeline.engine.compiled import Embedder, Logits
 from pipeline.engine.job import keys as keys_of
 from pipeline.engine.request import Event, Failed, Finished, FinishReason, Progress, Request, Stats, Ticket, Tokens
-from pipeline.engine.sampler import BeamSearch, TokenSampler
+from pipeline.engine.sampler import BeamSearch, Choice, TokenSampler, next_tokens
 from pipeline.engine.sequence import Key
 from pipeline.engine.stateful_runner import StatefulRunner
 from pipeline.errors import EngineDead, Overloaded
@@ -45,7 +45,7 @@ class StatefulEngine:
         self._waiting: deque[Ticket] = deque()
         self._running: Ticket | None = None
         self._generated_tokens = 0
-        self._closed = False
+        self._closed, self._why_closed = False, "The model was shut down."
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._serve, name="engine", daemon=True)
         self._thread.start()
@@ -60,7 +60,7 @@ class StatefulEngine:
         ticket = Ticket(request, publish, threading.Event())
         with self._changed:
             if self._closed:
-                raise EngineDead("The model was shut down.")
+                raise EngineDead(self._why_closed)
             self._drop_cancelled()
             ahead = len(self._waiting) + (self._running is not None)
             if ahead > self._engine.max_waiting:
@@ -96,7 +96,7 @@ class StatefulEngine:
             except Exception as cause:
                 # Whatever it was, the state may be half-written: the next request starts from none.
                 logger.exception("A request failed in the engine")
-                outcome = Failed(_dead("The model failed while it was answering; please try again.", cause))
+                outcome = Failed.because(cause)
                 if not self._forget():
                     self._give_up(cause)
             ticket.publish(outcome)
@@ -156,7 +156,7 @@ class StatefulEngine:
         generated: list[int] = []
         limit = self._max_new_tokens(ticket)
         while not ticket.cancelled.is_set():
-            token = sampler.next_token(logits[0], generated)
+            (token,) = next_tokens(logits, [Choice(sampler, generated)])
             if token in self._terminators:
                 yield [], "stop"
                 return
@@ -206,9 +206,9 @@ class StatefulEngine:
     def _give_up(self, cause: Exception) -> None:
         """Take no more requests, and tell those that wait."""
         with self._changed:
-            self._closed = True
+            self._closed, self._why_closed = True, "The model stopped working and could not be started again."
             for ticket in self._waiting:
-                ticket.publish(Failed(_dead("The model stopped working.", cause)))
+                ticket.publish(Failed.because(cause, self._why_closed))
             self._waiting.clear()
 
     def _drop_cancelled(self) -> None:
@@ -216,12 +216,6 @@ class StatefulEngine:
         for ticket in [ticket for ticket in self._waiting if ticket.cancelled.is_set()]:
             self._waiting.remove(ticket)
             ticket.publish(Finished("cancelled", (), 0, 0, 0.0, None, self._clock()))
-
-
-def _dead(sentence: str, cause: Exception) -> EngineDead:
-    error = EngineDead(sentence)
-    error.__cause__ = cause
-    return error
 
 
 def _common_prefix(one: Sequence[Key], other: Sequence[Key]) -> int:

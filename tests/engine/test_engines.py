@@ -14,7 +14,7 @@ from pipeline.errors import EngineDead, Overloaded
 from pipeline.message import Image, Message
 from tests.engine.asking import GREEDY, Asker, Hold
 
-ENGINE = EngineConfig(device="CPU", prefill_chunk_tokens=16, mixed_chunk_tokens=16, max_waiting=2, max_running=1)
+ENGINE = EngineConfig(device="CPU", prefill_chunk_tokens=16, mixed_step_tokens=16, max_waiting=2, max_running=1)
 BEAMS = GenerationConfig.beams(max_new_tokens=12)
 
 
@@ -163,7 +163,7 @@ def test_an_engine_that_cannot_start_afresh_tells_everybody_and_takes_no_more(as
     recorders.append(asker.submit(asker.request(Message.user("second"))))
     hold.released.set()
     assert all(isinstance(recorder.last(), Failed) for recorder in recorders)
-    with pytest.raises(EngineDead):
+    with pytest.raises(EngineDead, match="could not be started again"):
         asker.submit(asker.request(Message.user("third")))
 
 
@@ -200,5 +200,5 @@ def test_closing_cancels_what_runs_and_refuses_what_comes(asker: Asker) -> None:
     hold.released.set()
     asker.engine.close()
     assert recorder.outcome().reason in ("cancelled", "stop")
-    with pytest.raises(EngineDead):
+    with pytest.raises(EngineDead, match="was shut down"):
         asker.submit(asker.request(Message.user("Hi")))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.config import GenerationConfig
-from pipeline.engine.sampler import BeamSearch, TokenSampler, penalised
+from pipeline.engine.sampler import BeamSearch, Choice, TokenSampler, next_tokens, penalised
 
 TERMINATORS = (3, 7)
 VOCABULARY = 24
@@ -87,7 +87,7 @@ def test_greedy_equals_that_of_transformers(model, penalty: float, min_new_token
     generation = GenerationConfig.greedy(repetition_penalty=penalty, min_new_tokens=min_new_tokens, max_new_tokens=15)
     sampler = TokenSampler(generation, TERMINATORS)
     while len(generated) < 15 and not set(generated) & set(TERMINATORS):
-        generated.append(sampler.next_token(logits_after(model, prompt, [tuple(generated)])[0], generated))
+        generated += next_tokens(logits_after(model, prompt, [tuple(generated)]), [Choice(sampler, generated)])
     theirs = reference(model, prompt, do_sample=False, repetition_penalty=penalty, min_new_tokens=min_new_tokens, max_new_tokens=15)
     assert generated == theirs
     assert len(generated) >= min_new_tokens
@@ -104,23 +104,44 @@ def test_draws_follow_the_distribution_of_transformers(top_k: int, top_p: float,
     expected = TopPLogitsWarper(top_p)(None, scores).softmax(-1)[0].numpy()
     sampler = TokenSampler(GenerationConfig(top_k=top_k, top_p=top_p, temperature=temperature, repetition_penalty=1.0, seed=2), TERMINATORS)
     draws = 20_000
-    counts = np.bincount([sampler.next_token(logits, []) for _ in range(draws)], minlength=VOCABULARY)
+    positions = [Choice(sampler, range(position)) for position in range(draws)]
+    counts = np.bincount(next_tokens(np.tile(logits, (draws, 1)), positions), minlength=VOCABULARY)
     assert set(np.flatnonzero(counts)) <= set(np.flatnonzero(expected))
     # Five standard deviations of a binomial count.
     assert np.all(np.abs(counts - draws * expected) <= 5 * np.sqrt(draws * expected * (1 - expected)) + 1)
 
 
 def test_the_same_seed_draws_the_same_tokens_and_another_seed_others() -> None:
-    logits = np.zeros(VOCABULARY, np.float32)
+    logits = np.zeros((30, VOCABULARY), np.float32)
 
     def draw(seed: int) -> list[int]:
-        sampler = TokenSampler(GenerationConfig(seed=seed, top_k=0, top_p=1.0), TERMINATORS)
-        return [sampler.next_token(logits, []) for _ in range(30)]
+        sampler = TokenSampler(GenerationConfig(seed=seed, top_k=0, top_p=1.0, repetition_penalty=1.0), TERMINATORS)
+        return next_tokens(logits, [Choice(sampler, range(position)) for position in range(30)])
 
     assert draw(1) == draw(1) != draw(2)
 
 
 def test_the_penalty_divides_positive_scores_and_multiplies_negative_ones_once() -> None:
-    scores = np.array([2.0, -2.0, 3.0], np.float32)
-    assert penalised(scores, [0, 1, 1, 0], 2.0).tolist() == [1.0, -4.0, 3.0]
-    assert scores.tolist() == [2.0, -2.0, 3.0]
+    scores = np.array([[2.0, -2.0, 3.0]] * 2, np.float32)
+    assert penalised(scores, [[0, 1, 1, 0], [2]], [2.0, 3.0]).tolist() == [[1.0, -4.0, 3.0], [2.0, -2.0, 1.0]]
+    assert scores.tolist() == [[2.0, -2.0, 3.0]] * 2
+
+
+def test_an_answer_is_chosen_alone_as_in_company() -> None:
+    random = np.random.default_rng(4)
+    generations = [
+        GenerationConfig(seed=1, top_k=5),
+        GenerationConfig(seed=2, top_k=0, top_p=0.9, temperature=1.5),
+        GenerationConfig.greedy(repetition_penalty=1.3),
+        GenerationConfig(seed=3, top_k=1, min_new_tokens=4),
+        GenerationConfig.greedy(min_new_tokens=40),
+    ]
+    together, alone = ([TokenSampler(generation, TERMINATORS) for generation in generations] for _ in range(2))
+    answers: list[list[int]] = [[] for _ in generations]
+    for _ in range(60):
+        logits = 3 * random.normal(size=(len(generations), VOCABULARY)).astype(np.float32)
+        tokens = next_tokens(logits, [Choice(*pair) for pair in zip(together, answers, strict=True)])
+        assert tokens == [next_tokens(logits[row : row + 1], [Choice(sampler, answers[row])])[0] for row, sampler in enumerate(alone)]
+        for answer, token in zip(answers, tokens, strict=True):
+            answer.append(token)
+    assert len({tuple(answer) for answer in answers}) == len(answers)

@@ -1,0 +1,195 @@
+"""Steps: who gets how many tokens, who waits for whom, and who gives way."""
+
+from pipeline.engine.block_manager import BlockManager
+from pipeline.engine.scheduler import Scheduler, Step
+from pipeline.engine.sequence import Group, Sequence
+
+
+def serving(num_blocks: int = 64, max_running: int = 8, chunk: int = 16, mixed: int = 8) -> tuple[BlockManager, Scheduler]:
+    blocks = BlockManager(num_blocks, 4)
+    return blocks, Scheduler(blocks, max_running, chunk, mixed)
+
+
+def prompt(first: int, length: int) -> Group:
+    return Group([Sequence([first, *range(length - 1)])])
+
+
+def run(blocks: BlockManager, scheduler: Scheduler) -> Step:
+    """One step; who has no token left gets one more."""
+    scheduler.admit()
+    step = scheduler.schedule()
+    for chunk in step.chunks:
+        blocks.publish(chunk.sequence, chunk.num_tokens - chunk.sequence.num_guesses)
+    for group in dict.fromkeys(chunk.group for chunk in step.chunks):
+        for sequence in group.sequences:
+            if sequence.num_uncomputed_tokens == sequence.num_guesses:
+                sequence.take_back()
+                sequence.keys.append(1)
+    return step
+
+
+def shares(step: Step) -> list[tuple[Group, int]]:
+    return [(chunk.group, chunk.num_tokens) for chunk in step.chunks]
+
+
+def test_a_prompt_alone_is_read_in_whole_chunks() -> None:
+    blocks, scheduler = serving()
+    group = prompt(1, 40)
+    scheduler.add(group)
+    assert [shares(run(blocks, scheduler)) for _ in range(4)] == [[(group, 16)], [(group, 16)], [(group, 8)], [(group, 1)]]
+
+
+def test_who_decodes_comes_first_and_prompts_get_what_that_leaves_of_a_step() -> None:
+    blocks, scheduler = serving()
+    readers = [prompt(first, 3) for first in (1, 2, 3)]
+    for group in readers:
+        scheduler.add(group)
+    run(blocks, scheduler)
+    late = prompt(9, 30)
+    scheduler.add(late)
+    assert shares(run(blocks, scheduler)) == [*((group, 1) for group in readers), (late, 5)]
+
+
+def test_prompts_get_half_of_a_step_however_many_decode() -> None:
+    blocks, scheduler = serving()
+    readers = [prompt(first, 2) for first in range(1, 8)]
+    for group in readers:
+        scheduler.add(group)
+    run(blocks, scheduler)
+    late = prompt(20, 30)
+    scheduler.add(late)
+    assert shares(run(blocks, scheduler)) == [*((group, 1) for group in readers), (late, 4)]
+
+
+def test_prompts_share_a_step_fairly_and_what_a_short_one_leaves_goes_to_the_others() -> None:
+    blocks, scheduler = serving(chunk=15)
+    long, middle, short = prompt(1, 40), prompt(2, 30), prompt(3, 3)
+    for group in (long, middle, short):
+        scheduler.add(group)
+    assert shares(run(blocks, scheduler)) == [(short, 3), (middle, 6), (long, 6)]
+
+
+def test_an_uneven_rest_is_not_lost() -> None:
+    blocks, scheduler = serving(chunk=16)
+    groups = [prompt(first, 20 + first) for first in (1, 2, 3)]
+    for group in groups:
+        scheduler.add(group)
+    assert [tokens for _, tokens in shares(run(blocks, scheduler))] == [6, 5, 5]
+
+
+def test_no_more_run_than_may_and_who_came_first_is_admitted_first() -> None:
+    _, scheduler = serving(max_running=2)
+    groups = [prompt(first, 3) for first in (1, 2, 3)]
+    for group in groups:
+        scheduler.add(group)
+    assert scheduler.admit() == scheduler.running == groups[:2]
+    assert list(scheduler.waiting) == groups[2:]
+    scheduler.remove(groups[0])
+    assert scheduler.admit() == groups[2:]
+    scheduler.remove(groups[2])
+    assert scheduler.running == groups[1:2]
+
+
+def test_who_is_not_ready_computes_nothing_and_keeps_nobody_waiting() -> None:
+    blocks, scheduler = serving()
+    waits, goes_on = prompt(1, 8), prompt(2, 8)
+    waits.ready = False
+    for group in (waits, goes_on):
+        scheduler.add(group)
+    assert shares(run(blocks, scheduler)) == [(goes_on, 8)]
+    assert shares(run(blocks, scheduler)) == [(goes_on, 1)]
+    waits.ready = True
+    assert shares(run(blocks, scheduler)) == [(goes_on, 1), (waits, 7)]
+
+
+def test_a_prompt_that_the_pool_cannot_hold_beside_the_others_waits_without_holding_blocks() -> None:
+    blocks, scheduler = serving(num_blocks=4)
+    first, second = prompt(1, 8), prompt(2, 12)
+    for group in (first, second):
+        scheduler.add(group)
+    assert scheduler.admit() == [first]
+    assert not second.sequences[0].block_table
+    scheduler.remove(first)
+    assert scheduler.admit() == [second]
+    assert shares(run(blocks, scheduler)) == [(second, 12)]
+
+
+def test_what_the_cache_holds_counts_as_room() -> None:
+    blocks, scheduler = serving(num_blocks=5)
+    first = prompt(1, 12)
+    scheduler.add(first)
+    run(blocks, scheduler)
+    same = prompt(1, 16)
+    scheduler.add(same)
+    assert scheduler.admit() == [same]
+    assert same.sequences[0].num_computed_tokens == 12
+
+
+def test_who_came_last_gives_way_and_comes_back_before_those_that_wait() -> None:
+    blocks, scheduler = serving(num_blocks=4, max_running=2)
+    first, second, third = prompt(1, 8), prompt(2, 8), prompt(3, 2)
+    for group in (first, second, third):
+        scheduler.add(group)
+    run(blocks, scheduler)
+    step = run(blocks, scheduler)
+    assert shares(step) == [(first, 1)]
+    assert step.exhausted == ()
+    assert scheduler.preemptions == 1
+    assert list(scheduler.waiting) == [second, third]
+    assert (second.sequences[0].block_table, second.sequences[0].num_computed_tokens) == ([], 0)
+
+
+def test_who_has_the_pool_alone_and_finds_no_room_is_exhausted() -> None:
+    blocks, scheduler = serving(num_blocks=2)
+    group = prompt(1, 8)
+    scheduler.add(group)
+    run(blocks, scheduler)
+    step = run(blocks, scheduler)
+    assert step == Step((), (), (group,))
+
+
+def test_guesses_take_no_room_from_anybody() -> None:
+    blocks, scheduler = serving(num_blocks=4)
+    guesser, other = prompt(1, 7), prompt(2, 7)
+    for group in (guesser, other):
+        scheduler.add(group)
+    run(blocks, scheduler)
+    guesser.sequences[0].guess([5, 6])
+    step = run(blocks, scheduler)
+    assert shares(step) == [(guesser, 1), (other, 1)]
+    assert scheduler.preemptions == 0
+
+
+def test_guesses_are_computed_where_there_is_room() -> None:
+    blocks, scheduler = serving()
+    guesser = prompt(1, 7)
+    scheduler.add(guesser)
+    run(blocks, scheduler)
+    guesser.sequences[0].guess([5, 6])
+    assert shares(run(blocks, scheduler)) == [(guesser, 3)]
+
+
+def test_two_prompts_that_begin_alike_compute_the_beginning_once() -> None:
+    blocks, scheduler = serving(chunk=8)
+    first, second = prompt(1, 20), prompt(1, 24)
+    scheduler.add(first)
+    run(blocks, scheduler)
+    run(blocks, scheduler)
+    scheduler.add(second)
+    scheduler.admit()
+    assert second.sequences[0].num_computed_tokens == 16
+    assert blocks.hits == 4
+
+
+def test_all_beams_are_computed_together_each_with_a_block_of_its_own() -> None:
+    blocks, scheduler = serving()
+    group = prompt(1, 6)
+    scheduler.add(group)
+    run(blocks, scheduler)
+    former = group.sequences[0]
+    group.sequences = [blocks.fork(former) for _ in range(3)]
+    blocks.free(former)
+    step = run(blocks, scheduler)
+    assert shares(step) == [(group, 1)] * 3
+    assert len(step.copies) == 2
+    assert len({sequence.block_table[-1] for sequence in group.sequences}) == 3

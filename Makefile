@@ -1,7 +1,8 @@
-# make       format, lint, types and unit tests
-# make run   the page, on port 7860, with the bundled model unless MODEL_DIR or MODEL_REPO says otherwise
-# make test  everything, in an environment of its own
-# make bench the benchmarks, and their figures in the README
+# make          format, lint, types and unit tests
+# make run      the page, on port 7860, with the bundled model unless MODEL_DIR or MODEL_REPO says otherwise
+# make test     everything, in an environment of its own
+# make bench    the benchmarks, and their figures in the README
+# make mutants  how many changes of the engine's books the tests notice
 
 SHELL := bash
 .SHELLFLAGS := -o pipefail -c
@@ -11,7 +12,7 @@ RUN := .venv/bin/python
 DEV := .venv-dev/bin/python
 UNIT := tests --ignore=tests/browser --ignore=tests/conversion --ignore=tests/demo --ignore=tests/reliability --ignore=tests/test_app.py
 
-.PHONY: quick run test lint format bench clean
+.PHONY: quick run test lint format bench mutants clean
 
 quick: format lint
 	$(DEV) -m pytest -q $(UNIT)
@@ -36,8 +37,12 @@ bench: .venv/installed .venv-dev/installed
 	$(DEV) demo/evaluate.py demo/model/int4 --source demo/model/checkpoint | tail -n 1 > bench/results/accuracy.json
 	$(DEV) -m bench.figures
 
+mutants: .venv-dev/installed
+	$(DEV) -m mutmut run
+	$(DEV) -m mutmut export-cicd-stats
+
 clean:
-	rm -rf .venv .venv-dev .mypy_cache .pytest_cache .ruff_cache
+	rm -rf mutants .venv .venv-dev .mypy_cache .pytest_cache .ruff_cache
 
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv

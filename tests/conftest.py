@@ -3,11 +3,15 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from pipeline.config import ModelConfig, SliceConfig, TextConfig, VisionConfig
 from pipeline.message import Image, Message, Placeholder, build_prompt
 from pipeline.tokenizer import Tokenizer
+
+# For `make mutants`, where it counts whether an example fails, not which is the smallest that does.
+hypothesis.settings.register_profile("unshrunk", phases=[hypothesis.Phase.generate])
 
 
 @pytest.fixture(scope="session")

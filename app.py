@@ -29,7 +29,7 @@ from pipeline import (
     Text,
     TextDelta,
     Video,
-    locate,
+    obtain,
 )
 from pipeline.artifacts import BUNDLED
 
@@ -230,7 +230,7 @@ def _serve(environ: Mapping[str, str]) -> None:
     for name, value, low, high in (("The port", port, 1, 65535), ("CPU_CORES", threads, 0, 1024)):
         if not value.isdecimal() or not low <= int(value) <= high:
             raise InputError(f"{name} is {value!r}; it must be a whole number from {low} to {high}.")
-    folder = locate(environ)
+    folder = obtain(environ)
     engine = EngineConfig(device=environ.get("DEVICE") or "AUTO", threads=int(threads))
     with tempfile.TemporaryDirectory(prefix="uploads-") as uploads, Assistant(folder, engine) as assistant:
         os.environ["GRADIO_TEMP_DIR"] = uploads

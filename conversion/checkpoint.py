@@ -10,9 +10,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from pipeline.artifacts import download
 from pipeline.config import read_json
 from pipeline.errors import ArtifactError, InputError
+from pipeline.hub import download
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"

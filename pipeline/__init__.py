@@ -6,7 +6,7 @@ import sys
 # Importing openvino reports its use to its makers where this package is found. The page promises that nothing is sent, so it is not to be found.
 sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
 
-from pipeline.artifacts import locate
+from pipeline.artifacts import locate, obtain, verify
 from pipeline.assistant import Answer, Assistant, Delta, Status, TextDelta
 from pipeline.config import EngineConfig, GenerationConfig, MediaLimits
 from pipeline.errors import ArtifactError, EngineDead, ImageError, InputError, Overloaded, PipelineError, PromptTooLong, VideoError
@@ -37,4 +37,6 @@ __all__ = [
     "Video",
     "VideoError",
     "locate",
+    "obtain",
+    "verify",
 ]

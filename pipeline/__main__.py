@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifacts import locate
+from pipeline.artifacts import locate, obtain
 from pipeline.assistant import Answer, Assistant, TextDelta
 from pipeline.config import EngineConfig, GenerationConfig
 from pipeline.errors import ArtifactError, InputError, PipelineError
@@ -26,11 +26,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # an answer may hold characters that the terminal has not
     try:
-        folder = locate({"MODEL_DIR": options.model} if options.model else os.environ)
+        environ = {"MODEL_DIR": options.model} if options.model else os.environ
         if options.command == "explain":
-            _explain(folder, options)
+            _explain(locate(environ), options)
         else:
-            asyncio.run(_ask(folder, options))
+            asyncio.run(_ask(obtain(environ), options))
     except (InputError, ArtifactError) as error:
         print(error, file=sys.stderr)
         return 2

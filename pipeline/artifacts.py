@@ -4,17 +4,14 @@ import dataclasses
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import httpx2
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HFValidationError
-
 from pipeline.config import read_json
 from pipeline.errors import ArtifactError
+from pipeline.hub import Progress, download
 
 logger = logging.getLogger("pipeline")
 
@@ -72,6 +69,8 @@ class Manifest:
             files = {name: File(int(entry["size"]), str(entry["sha256"])) for name, entry in values.pop("files").items()}
             if values.pop("format") != cls.format:
                 raise ValueError("another format")
+            if any(name != Path(name).name or name == ".." for name in files):
+                raise ValueError("a file outside the folder")
             return cls(files=files, **values)
         except (KeyError, TypeError, ValueError, AttributeError) as cause:
             raise ArtifactError(f"{folder / MANIFEST} is not a manifest this version understands.") from cause
@@ -80,8 +79,41 @@ class Manifest:
         (folder / MANIFEST).write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n", encoding="utf-8")
 
 
-def locate(environ: Mapping[str, str]) -> Path:
-    """The model folder that the environment asks for; files of a Hub repo are downloaded, or taken from its cache.
+def obtain(environ: Mapping[str, str], progress: Progress | None = None) -> Path:
+    """The model folder that the environment asks for, every file of it as its manifest says.
+
+    What is damaged in the Hub's cache is fetched again, once.
+
+    Args:
+        progress: for a Hub repo: told the bytes that are there and those there will be, while they come.
+
+    Raises:
+        ArtifactError: there is no such model, it is incomplete, or a file is not what the manifest says.
+    """
+    folder = locate(environ, progress)
+    from_hub = bool(environ.get("MODEL_REPO") and not environ.get("MODEL_DIR"))
+    fetched_again: set[str] = set()
+    while True:
+        try:
+            verify(folder)
+        except ArtifactError as damage:
+            faults = dict(_faults(folder)) if from_hub and (folder / MANIFEST).is_file() else {}
+            if not faults or fetched_again & faults.keys():
+                raise
+            for name, fault in faults.items():
+                logger.warning("%s It is fetched again.", fault)
+                _forget(folder / name)
+            fetched_again |= faults.keys()
+            try:
+                folder = locate(environ, progress)
+            except ArtifactError as cause:
+                raise ArtifactError(f"{damage} It could not be fetched again: {cause}") from cause
+        else:
+            return folder
+
+
+def locate(environ: Mapping[str, str], progress: Progress | None = None) -> Path:
+    """The model folder that the environment asks for; files of a Hub repo are downloaded, or taken from its cache, as they are.
 
     MODEL_DIR names a folder, MODEL_REPO a Hub repo (at MODEL_REVISION); without either it is the bundled demo. MODEL_VARIANT names the
     subfolder to use where a folder or repo holds several.
@@ -93,7 +125,8 @@ def locate(environ: Mapping[str, str]) -> Path:
     if environ.get("MODEL_DIR"):
         folder = Path(environ["MODEL_DIR"])
     elif environ.get("MODEL_REPO"):
-        folder = download(environ["MODEL_REPO"], environ.get("MODEL_REVISION") or None, [f"{variant}/*"] if variant else TOP_LEVEL)
+        patterns = [f"{variant}/*"] if variant else TOP_LEVEL
+        folder = download(environ["MODEL_REPO"], environ.get("MODEL_REVISION") or None, patterns, progress)
     elif variant:
         raise ArtifactError(f"MODEL_VARIANT={variant} needs a MODEL_DIR or MODEL_REPO that holds it.")
     else:
@@ -108,36 +141,52 @@ def locate(environ: Mapping[str, str]) -> Path:
     return folder / variant
 
 
-def download(repo: str, revision: str | None, patterns: Sequence[str]) -> Path:
-    """The files of a Hub repo that match any of the patterns, in a folder whose name is the commit.
-
-    Raises:
-        ArtifactError: the Hub does not give them, and they are not in its cache.
-    """
-    try:
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=list(patterns)))
-    except (HFValidationError, httpx2.HTTPError, OSError) as cause:  # the Hub's own errors are OSErrors
-        at = f" at revision {revision}" if revision else ""
-        raise ArtifactError(f"The model repo {repo}{at} cannot be had: it does not exist, is private, or the network is down.") from cause
-
-
 def verify(folder: Path) -> None:
     """Compare every file with the manifest; a folder without one (made by another exporter) is only checked to be complete.
 
     Raises:
         ArtifactError: names the first file that is missing, cut or changed.
     """
-    missing = [name for name in REQUIRED if not (folder / name).is_file()]
-    if missing:
-        raise ArtifactError(f"{folder} is not a complete model folder; it lacks {', '.join(missing)}.")
+    check_complete(folder)
     if not (folder / MANIFEST).is_file():
         logger.warning("The model folder has no manifest: its files are used unverified.")
         return
-    for name, expected in Manifest.read(folder).files.items():
+    for _, fault in _faults(folder):
+        raise fault
+
+
+def check_complete(folder: Path) -> None:
+    """Look for every file that the pipeline opens, and into none.
+
+    Raises:
+        ArtifactError: names all that are missing.
+    """
+    missing = [name for name in REQUIRED if not (folder / name).is_file()]
+    if missing:
+        raise ArtifactError(f"{folder} is not a complete model folder; it lacks {', '.join(missing)}.")
+
+
+def _faults(folder: Path) -> Iterator[tuple[str, ArtifactError]]:
+    """The name of each file that is not what the manifest says, and what is wrong with it."""
+    try:
+        files = Manifest.read(folder).files
+    except ArtifactError as error:
+        yield MANIFEST, error
+        return
+    for name, expected in files.items():
         path = folder / name
         if not path.is_file():
-            raise ArtifactError(f"{path} is missing, though the manifest lists it.")
-        if (size := path.stat().st_size) != expected.size:
-            raise ArtifactError(f"{path} has {size:,} bytes; the manifest says {expected.size:,}.")
-        if File.of(path) != expected:
-            raise ArtifactError(f"{path} is damaged: its sha256 is not the manifest's.")
+            yield name, ArtifactError(f"{path} is missing, though the manifest lists it.")
+        elif (size := path.stat().st_size) != expected.size:
+            yield name, ArtifactError(f"{path} has {size:,} bytes; the manifest says {expected.size:,}.")
+        elif File.of(path) != expected:
+            yield name, ArtifactError(f"{path} is damaged: its sha256 is not the manifest's.")
+
+
+def _forget(path: Path) -> None:
+    """Take a file out of the Hub's cache, where its name in a snapshot is a link to its content."""
+    try:
+        for part in (path.resolve(), path):
+            part.unlink(missing_ok=True)
+    except OSError as cause:
+        raise ArtifactError(f"{path} is damaged, and the cache it lies in cannot be changed: {cause.strerror}.") from cause

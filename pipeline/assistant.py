@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self, TypeAlias
 
-from pipeline.artifacts import verify
+from pipeline.artifacts import check_complete
 from pipeline.config import EngineConfig, GenerationConfig, MediaLimits
 from pipeline.engine.compiled import Compiler, Embedder
 from pipeline.engine.engine import Engine
@@ -68,7 +68,7 @@ class Assistant:
     Use it as a context manager, or call `close`.
 
     Raises:
-        ArtifactError: the folder is not a complete, undamaged model folder.
+        ArtifactError: the folder is not a complete model folder. `verify` also tells a damaged one, in the time it takes to read it all.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Assistant:
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         engine = engine or EngineConfig()
-        verify(folder)
+        check_complete(folder)
         self.processor = Processor(folder, limits)
         config = self.processor.config
         self._engine = _started(folder, self.processor, engine, clock)

@@ -1,14 +1,18 @@
-"""What tests of several rooms share: the golden data, and the golden tiny model converted once a session."""
+"""What tests of several rooms share: the golden data, the golden tiny model converted once a session, and a Hub."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import huggingface_hub
 import hypothesis
 import pytest
 
 from pipeline.config import ModelConfig, SliceConfig, TextConfig, VisionConfig
 from pipeline.message import Image, Message, Placeholder, build_prompt
 from pipeline.tokenizer import Tokenizer
+from tests.hub.repos import Account
+from tests.hub.server import Server, running
 
 # For `make mutants`, where it counts whether an example fails, not which is the smallest that does.
 hypothesis.settings.register_profile("unshrunk", phases=[hypothesis.Phase.generate])
@@ -64,3 +68,22 @@ def build_text(tokenizer: Tokenizer) -> Callable[[list[Placeholder]], str]:
         return build_prompt([message], [placeholders], tokenizer, config).text.removeprefix(head).removesuffix(tail)
 
     return text
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """An empty Hub which the client in this process takes for the real one, with an empty cache and no token; a wait takes no time."""
+    (tmp_path / "hub").mkdir()
+    constants = huggingface_hub.constants
+    with running(tmp_path / "hub") as server:
+        server.hub.tokens = {"hf_write": Account("owner"), "hf_read": Account("owner", "read"), "hf_other": Account("other")}
+        monkeypatch.setattr(constants, "ENDPOINT", server.address)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.address + "/{repo_id}/resolve/{revision}/{filename}")
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
+        monkeypatch.delenv("HF_TOKEN", raising=False)
+        monkeypatch.setattr(time, "sleep", server.waits.append)
+        yield server
+        huggingface_hub.close_session()

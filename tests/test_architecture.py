@@ -15,6 +15,7 @@ ROOT = Path(__file__).parent.parent
 ORDER = [
     "errors",
     "config",
+    "hub",
     "artifacts",
     "tokenizer",
     "message",

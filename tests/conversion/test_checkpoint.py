@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 
 from conversion.checkpoint import INDEX, WEIGHTS, Checkpoint, Source
 from conversion.model import MiniCPMV
-from pipeline import artifacts
+from pipeline import hub
 from pipeline.config import ModelConfig
 from pipeline.errors import ArtifactError, InputError
 
@@ -135,7 +135,7 @@ def test_a_hub_source_is_fetched_small_files_first_and_never_its_code(monkeypatc
         asked.append((repo_id, revision, allow_patterns))
         return str(tmp_path / "snapshots" / "0123abc")
 
-    monkeypatch.setattr(artifacts, "snapshot_download", snapshot_download)
+    monkeypatch.setattr(hub, "snapshot_download", snapshot_download)
     source = Source.locate("openbmb/MiniCPM-V-2_6", "main")
     assert (source.name, source.revision) == ("openbmb/MiniCPM-V-2_6", "0123abc")
     assert len(asked) == 1
@@ -146,5 +146,5 @@ def test_a_hub_source_is_fetched_small_files_first_and_never_its_code(monkeypatc
 
 def test_a_hub_source_that_cannot_be_fetched_is_one_sentence(monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(ArtifactError, match=r"^The model repo nobody/nothing cannot be had: .*\.$"):
+    with pytest.raises(ArtifactError, match=r"^The model repo nobody/nothing is out of reach: .*\.$"):
         Source.locate("nobody/nothing")

@@ -1,4 +1,4 @@
-"""Command line: a MiniCPM-V 2.6 checkpoint (a folder or a Hub id) -> a folder of OpenVINO IR.
+"""Command line: a MiniCPM-V 2.6 checkpoint (a folder or a Hub id) -> a folder of OpenVINO IR -> if asked to, a repo on the Hub.
 
 Exit status 0 when it is done, 2 for an error of the person who asked, with one sentence on standard error, 1 for a fault of ours.
 """
@@ -33,34 +33,49 @@ class Interruption:
 def main(arguments: list[str] | None = None) -> int:
     options = _parse(arguments)
     # Imported here because they take seconds, and --help should not.
-    from conversion.checkpoint import Source  # noqa: PLC0415
-    from conversion.compress import Recipe  # noqa: PLC0415
-    from conversion.job import convert  # noqa: PLC0415
+    from conversion.publish import Target, check_access, publish  # noqa: PLC0415
     from pipeline.errors import ArtifactError, InputError  # noqa: PLC0415
 
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("conversion").setLevel(logging.INFO)
-    logging.getLogger("nncf").setLevel(logging.WARNING)
     interruption = Interruption()
     for kind in (signal.SIGINT, signal.SIGTERM):
         signal.signal(kind, interruption)
-    chosen = {"group_size": options.group_size, "ratio": options.ratio, "symmetric": False if options.asymmetric else None}
-    chosen["vision_format"] = options.vision_format
+    finished = options.push_only
     try:
-        # NNCF draws its progress on standard output; ours is on standard error, and so belongs this.
-        with contextlib.redirect_stdout(sys.stderr):
-            recipe = Recipe(options.weight_format, **{name: value for name, value in chosen.items() if value is not None})
-            pictures = _pictures(options.calibration) if recipe.vision_format == "int8-ptq" else []
-            convert(Source.locate(options.source, options.revision), options.output, recipe, pictures, interruption.check)
+        target = Target(options.push_to, options.push_revision, options.private) if options.push_to else None
+        if target:
+            check_access(target)
+        if finished is None:
+            _convert(options, interruption)
+            finished = options.output
+        if target:
+            publish(finished, target)
     except (InputError, ArtifactError) as error:
         print(error, file=sys.stderr)
         return 2
     except BaseException:
         if not interruption.asked:
             raise
-        print("Interrupted: nothing was written.", file=sys.stderr)
+        rest = f"--push-only {finished} goes on where it was" if finished else "nothing was written"
+        print(f"Interrupted: {rest}.", file=sys.stderr)
         return 130
     return 0
+
+
+def _convert(options: argparse.Namespace, interruption: Interruption) -> None:
+    from conversion.checkpoint import Source  # noqa: PLC0415
+    from conversion.compress import Recipe  # noqa: PLC0415
+    from conversion.job import convert  # noqa: PLC0415
+
+    logging.getLogger("nncf").setLevel(logging.WARNING)
+    chosen = {"group_size": options.group_size, "ratio": options.ratio, "symmetric": False if options.asymmetric else None}
+    chosen["vision_format"] = options.vision_format
+    # NNCF draws its progress on standard output; ours is on standard error, and so belongs this.
+    with contextlib.redirect_stdout(sys.stderr):
+        recipe = Recipe(options.weight_format, **{name: value for name, value in chosen.items() if value is not None})
+        pictures = _pictures(options.calibration) if recipe.vision_format == "int8-ptq" else []
+        convert(Source.locate(options.source, options.revision), options.output, recipe, pictures, interruption.check)
 
 
 def _pictures(folder: Path | None) -> "list[PIL.Image.Image]":
@@ -80,16 +95,27 @@ def _pictures(folder: Path | None) -> "list[PIL.Image.Image]":
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Convert a MiniCPM-V 2.6 checkpoint to OpenVINO IR. None of its Python code is run.")
-    parser.add_argument("source", metavar="SOURCE", help="a folder in the official checkpoint's format, or a Hub id OWNER/NAME")
-    parser.add_argument("--output", metavar="DIR", type=Path, required=True, help="a new folder, or an earlier conversion to replace")
+    parser.add_argument("source", metavar="SOURCE", nargs="?", help="a folder in the official checkpoint's format, or a Hub id OWNER/NAME")
+    parser.add_argument("--output", metavar="DIR", type=Path, help="a new folder, or an earlier conversion to replace")
     parser.add_argument("--weight-format", choices=("int4", "int8", "fp16", "fp32"), default="int4", help="default: int4")
     parser.add_argument("--group-size", metavar="N", type=int, help="int4: weights that share a scale (default: 64)")
     parser.add_argument("--ratio", metavar="R", type=float, help="int4: share of the language model in 4 bits, the rest in 8 (default: 1.0)")
     parser.add_argument("--asymmetric", action="store_true", help="int4: scales with zero points")
     parser.add_argument("--vision-format", choices=("int8-ptq",), help="image encoder with activations of 8 bits too (default: as the rest)")
     parser.add_argument("--calibration", metavar="DIR", type=Path, help="int8-ptq: pictures like those it will be shown (default: drawn ones)")
-    parser.add_argument("--revision", metavar="R", help="branch, tag or commit of a Hub id")
+    parser.add_argument("--revision", metavar="R", help="branch, tag or commit of a SOURCE on the Hub")
+    parser.add_argument("--push-to", metavar="OWNER/NAME", help="then push to this repo on the Hub, with the token in HF_TOKEN or of `hf auth login`")
+    parser.add_argument("--push-revision", metavar="BRANCH", default="main", help="push to this branch (default: main)")
+    parser.add_argument("--private", action="store_true", help="push to a private repo")
+    parser.add_argument("--push-only", metavar="DIR", type=Path, help="convert nothing; push this folder, or what is missing of it")
     options = parser.parse_args(arguments)
+    converting = (options.source, options.output, options.revision, options.vision_format, options.calibration)
+    if options.push_only is None and (options.source is None or options.output is None):
+        parser.error("SOURCE and --output are needed, or --push-only")
+    if options.push_only is not None and any(value is not None for value in converting):
+        parser.error("--push-only converts nothing: SOURCE, --output and the options of a conversion do not go with it")
+    if options.push_to is None and (options.push_only is not None or options.private or options.push_revision != "main"):
+        parser.error("--push-only, --push-revision and --private need --push-to")
     if options.weight_format != "int4" and (options.group_size is not None or options.ratio is not None or options.asymmetric):
         parser.error(f"--group-size, --ratio and --asymmetric are for int4, not {options.weight_format}")
     if options.calibration is not None and options.vision_format != "int8-ptq":

@@ -33,8 +33,8 @@ REQUIRED = (
     "tokenizer.json",
 )
 
-#: Of a repo without variants. A pattern matches a whole path, and that of a variant's large file begins with the variant's name.
-TOP_LEVEL = ["openvino_*", "*.json", "*.jinja", "*.txt"]
+#: Of a repo without variants.
+TOP_LEVEL = ["openvino_*", "*.json", "*.jinja", "*.txt", "*.md"]
 
 
 @dataclass(frozen=True)

@@ -41,29 +41,34 @@ WAITS = (1, 2, 4, 8)
 def download(repo: str, revision: str | None, patterns: Sequence[str], progress: Progress | None = None) -> Path:
     """The files of a repo that match any of the patterns; those in the cache are not fetched, and if all are, no network is needed.
 
+    Args:
+        patterns: of whole paths; if none has a slash, files in subfolders are left alone.
+
     Raises:
         ArtifactError: the Hub does not give them, and they are not in its cache.
     """
+    wanted = {"repo_id": repo, "revision": revision, "allow_patterns": list(patterns)}
+    if not any("/" in pattern for pattern in patterns):
+        wanted["ignore_patterns"] = ["*/*"]
     try:
-        return patiently(lambda: _snapshot(repo, revision, patterns, progress))
+        return patiently(lambda: _snapshot(wanted, progress))
     except HFValidationError as cause:
         raise ArtifactError(f"{repo} is not a Hub id of the form OWNER/NAME.") from cause
     except FAILURES as cause:
-        if _may_pass(cause) and (folder := _cached(repo, revision, patterns)):
+        if _may_pass(cause) and (folder := _cached(wanted)):
             return folder
-        raise ArtifactError(sentence(cause, repo, revision)) from cause
+        raise ArtifactError(sentence(cause, repo, revision, "is not in the cache, and out of reach")) from cause
 
 
-def _cached(repo: str, revision: str | None, patterns: Sequence[str]) -> Path | None:
+def _cached(wanted: dict[str, Any]) -> Path | None:
     """The client itself turns to its cache when no connection can be made, but not when one breaks off."""
     try:
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=list(patterns), local_files_only=True))
+        return Path(snapshot_download(**wanted, local_files_only=True))
     except LocalEntryNotFoundError:
         return None
 
 
-def _snapshot(repo: str, revision: str | None, patterns: Sequence[str], progress: Progress | None) -> Path:
-    wanted: dict[str, Any] = {"repo_id": repo, "revision": revision, "allow_patterns": list(patterns)}
+def _snapshot(wanted: dict[str, Any], progress: Progress | None) -> Path:
     if progress is None:
         return Path(snapshot_download(**wanted))
     try:
@@ -111,10 +116,11 @@ def patiently(action: Callable[[], T]) -> T:
     return action()
 
 
-def sentence(error: Exception, repo: str, revision: str | None = None) -> str:
+def sentence(error: Exception, repo: str, revision: str | None = None, out_of_reach: str = "is out of reach") -> str:
     """What a failure of the Hub's client means, for a person."""
     error = _root(error)
-    out_of_reach = f"is out of reach at revision {revision}" if revision else "is out of reach"
+    if revision:
+        out_of_reach += f" at revision {revision}"
     match error:
         case GatedRepoError():  # a kind of the next one
             fact = "is gated, and access is not granted: ask for it on its page, and set HF_TOKEN to a token of that account"
@@ -129,7 +135,7 @@ def sentence(error: Exception, repo: str, revision: str | None = None) -> str:
         case HfHubHTTPError():
             fact = f"{out_of_reach}: the Hub answers with {_kind(error)}"
         case httpx2.TransportError() | LocalEntryNotFoundError() | OfflineModeIsEnabled():
-            fact = f"{out_of_reach}: there is no connection to the Hub, and the cache does not hold it"
+            fact = f"{out_of_reach}: there is no connection to the Hub"
         case OSError(strerror=str(strerror)):
             fact = f"{out_of_reach}: {strerror}"
         case _:

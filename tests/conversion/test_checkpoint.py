@@ -131,7 +131,7 @@ def test_what_is_neither_folder_nor_hub_id_is_refused(source):
 def test_a_hub_source_is_fetched_small_files_first_and_never_its_code(monkeypatch, tmp_path):
     asked = []
 
-    def snapshot_download(repo_id, *, revision, allow_patterns):
+    def snapshot_download(repo_id, *, revision, allow_patterns, ignore_patterns):
         asked.append((repo_id, revision, allow_patterns))
         return str(tmp_path / "snapshots" / "0123abc")
 
@@ -146,5 +146,5 @@ def test_a_hub_source_is_fetched_small_files_first_and_never_its_code(monkeypatc
 
 def test_a_hub_source_that_cannot_be_fetched_is_one_sentence(monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(ArtifactError, match=r"^The model repo nobody/nothing is out of reach: .*\.$"):
+    with pytest.raises(ArtifactError, match=r"^The model repo nobody/nothing is not in the cache, and out of reach: .*\.$"):
         Source.locate("nobody/nothing")

@@ -1,3 +1,4 @@
+import shutil
 import signal
 import subprocess
 import sys
@@ -6,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+import conversion.job
 import convert
-from pipeline.artifacts import verify
+from pipeline.artifacts import BUNDLED, obtain, verify
 
 ROOT = Path(convert.__file__).parent
 
@@ -76,6 +78,57 @@ def test_calibration_pictures_are_refused_where_nothing_is_calibrated(capsys):
         convert.main(["source", "--output", "out", "--calibration", "pictures"])
     assert caught.value.code == 2
     assert "--calibration is for --vision-format int8-ptq" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--output", "out"], "SOURCE and --output are needed, or --push-only"),
+        (["source"], "SOURCE and --output are needed, or --push-only"),
+        (["source", "--push-only", "out", "--push-to", "a/b"], "--push-only converts nothing"),
+        (["--revision", "v1", "--push-only", "out", "--push-to", "a/b"], "--push-only converts nothing"),
+        (["--push-only", "out"], "need --push-to"),
+        (["source", "--output", "out", "--private"], "need --push-to"),
+        (["source", "--output", "out", "--push-revision", "v1"], "need --push-to"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(capsys, arguments, sentence):
+    with pytest.raises(SystemExit) as caught:
+        convert.main(arguments)
+    assert caught.value.code == 2
+    assert sentence in capsys.readouterr().err
+
+
+@pytest.fixture
+def handlers():
+    """What convert.py does with signals is undone."""
+    before = {kind: signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for kind, handler in before.items():
+        signal.signal(kind, handler)
+
+
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+def test_what_is_converted_can_be_pushed_in_one_go(hub, handlers, monkeypatch, golden, tmp_path):
+    asked = []
+    monkeypatch.setattr(conversion.job, "convert", lambda _, output, *__: asked.extend(hub.log) or shutil.copytree(BUNDLED, output))
+    monkeypatch.setenv("HF_TOKEN", "hf_write")
+    source, target = (
+        [str(golden / "tiny_model"), "--output", str(tmp_path / "out")],
+        ["--push-to", "owner/name", "--push-revision", "v1", "--private"],
+    )
+    assert convert.main([*source, *target]) == 0
+    assert [request.path for request in asked] == ["/api/whoami-v2", "/api/models/owner/name/auth-check/write"]
+    assert hub.hub.repos["owner/name"].private
+    obtained = obtain({"MODEL_REPO": "owner/name", "MODEL_REVISION": "v1"})
+    assert {path.name: path.read_bytes() for path in obtained.iterdir()} == {path.name: path.read_bytes() for path in BUNDLED.iterdir()}
+
+
+def test_an_interrupted_push_says_how_to_go_on(hub, handlers, monkeypatch, capsys):
+    monkeypatch.setenv("HF_TOKEN", "hf_write")
+    monkeypatch.setattr("conversion.publish.publish", lambda *_: signal.raise_signal(signal.SIGINT))
+    assert convert.main(["--push-only", str(BUNDLED), "--push-to", "owner/name"]) == 130
+    assert capsys.readouterr().err.endswith(f"Interrupted: --push-only {BUNDLED} goes on where it was.\n")
 
 
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])

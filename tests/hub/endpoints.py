@@ -24,7 +24,7 @@ class Call:
     body: Body
 
     def json(self) -> Any:
-        return json.loads(self.body.read(self.body.left) or b"{}")
+        return json.loads(self.body.all() or b"{}")
 
 
 @dataclass
@@ -89,7 +89,7 @@ def tree(call: Call, repo: str, revision: str) -> Answer:
 
 def paths_info(call: Call, repo: str, revision: str) -> Answer:
     files = call.hub.repo(repo, call.account).files(revision)
-    asked = parse_qs(call.body.read(call.body.left).decode())["paths"]
+    asked = parse_qs(call.body.all().decode())["paths"]
     return as_json([files[path].described(path) for path in asked if path in files])
 
 
@@ -140,7 +140,7 @@ def lfs_verify(call: Call, oid: str) -> Answer:
 
 
 def commit(call: Call, repo: str, revision: str) -> Answer:
-    lines = [json.loads(line) for line in call.body.read(call.body.left).splitlines()]
+    lines = [json.loads(line) for line in call.body.all().splitlines()]
     found = call.hub.repo(repo, call.account, write=True)
     if revision not in found.branches:
         raise Refused(404, f"Invalid rev id: {revision}", "RevisionNotFound")

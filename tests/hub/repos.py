@@ -103,6 +103,17 @@ class Body:
         self.left = self.left - len(data) if data else 0
         return data
 
+    def all(self) -> bytes:
+        """The rest of it.
+
+        Raises:
+            Refused: the client stopped in the middle.
+        """
+        size, data = self.left, self.read(self.left)
+        if len(data) < size:
+            raise Refused(400, f"{size - len(data)} bytes are missing")
+        return data
+
     def skip(self) -> None:
         while self.read(CHUNK):
             pass

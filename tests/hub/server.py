@@ -39,8 +39,11 @@ class Request:
 
 
 class Server(ThreadingHTTPServer):
-    """Serves one Hub. `log` has every request so far; `watch` is called with its number when one has come, and again when it is done but not
-    answered. `waits` are the seconds that the client would have waited, where a test has it wait for nothing."""
+    """Serves one Hub.
+
+    `log` has every request so far. `watch` is called with the number of each when it has come (if it then returns something true, the request is
+    dropped), and again when it is done but not answered. `waits` are the seconds that the client would have waited where a test spares it.
+    """
 
     daemon_threads = True
 
@@ -50,7 +53,7 @@ class Server(ThreadingHTTPServer):
         self.log: list[Request] = []
         self.faults: list[Fault] = []
         self.waits: list[float] = []
-        self.watch: Callable[[int, str], None] = lambda *_: None
+        self.watch: Callable[[int, str], object] = lambda *_: None
         self.address = f"http://127.0.0.1:{self.server_port}"
         self._books = threading.Lock()
 
@@ -84,7 +87,9 @@ class _Handler(BaseHTTPRequestHandler):
         request = Request(self.command, url.path, body.left)
         number, fault = self.server.enter(request)
         does = fault.does if fault else None
-        self.server.watch(number, "come")
+        if self.server.watch(number, "come"):
+            self.close_connection = True
+            return
         refused = Answer(b"{}", does, fault.headers) if fault and isinstance(does, int) else None
         answer = refused or self._answer(request, parse_qs(url.query), body)
         self.server.watch(number, "done")

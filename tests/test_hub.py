@@ -1,0 +1,187 @@
+"""What comes from a Hub, how patiently, and what is said of what does not come."""
+
+import errno
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+
+from pipeline import hub as room
+from pipeline.errors import ArtifactError
+from pipeline.hub import download
+from tests.hub.server import Fault, Server
+
+REPO = "owner/name"
+FILES = ("config.json", "model.bin", "model.xml")
+ALL = ["*"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for name in FILES:
+        (folder / name).write_text(name * 100)
+    return folder
+
+
+@pytest.fixture
+def published(hub: Server, folder: Path) -> Server:
+    hub.hub.publish(REPO, folder, FILES)
+    return hub
+
+
+def _files(folder: Path) -> dict[str, str]:
+    return {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_only_what_matches_comes_and_subfolders_only_by_name(published: Server, folder: Path) -> None:
+    commit = published.hub.publish(REPO, folder, FILES, "int8/")
+    assert set(_files(download(REPO, None, ["*.json", "model.*"]))) == set(FILES)
+    downloaded = download(REPO, commit, ["int8/*.json"])
+    assert downloaded.name == commit
+    assert set(_files(downloaded)) == {*FILES, "int8/config.json"}
+
+
+def test_what_is_in_the_cache_is_not_fetched_again(published: Server, folder: Path) -> None:
+    download(REPO, None, ["*.json"])
+    published.log.clear()
+    assert _files(download(REPO, None, ALL)) == _files(folder)
+    assert not published.asked("resolve.*config.json")
+
+
+@pytest.fixture(params=["refused", "broken off"])
+def cut_off(request: pytest.FixtureRequest, hub: Server, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """From its call on no request gets an answer."""
+
+    def cut() -> None:
+        if request.param == "refused":
+            with socket.create_server(("127.0.0.1", 0)) as free:
+                monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", f"http://127.0.0.1:{free.getsockname()[1]}")
+        hub.faults = [Fault("", "lost", times=10**6)]
+
+    return cut
+
+
+def test_the_cache_serves_without_a_network(published: Server, cut_off: Callable[[], None]) -> None:
+    downloaded = download(REPO, None, ALL)
+    cut_off()
+    heard: list[tuple[int, int]] = []
+    assert download(REPO, None, ALL) == downloaded
+    assert download(REPO, downloaded.name, ALL) == downloaded
+    assert download(REPO, None, ALL, lambda done, total: heard.append((done, total))) == downloaded
+    assert heard == []
+
+
+@pytest.mark.parametrize("before", [[], ["*.json"]], ids=["nothing", "a part"])
+def test_a_cache_that_lacks_something_does_not(published: Server, cut_off: Callable[[], None], before: list[str]) -> None:
+    if before:
+        download(REPO, None, before)
+    cut_off()
+    with pytest.raises(
+        ArtifactError, match=r"^The model repo owner/name is not in the cache, and out of reach: there is no connection to the Hub\.$"
+    ):
+        download(REPO, None, ALL)
+
+
+def test_how_far_it_is_can_be_followed(published: Server, folder: Path) -> None:
+    heard: list[tuple[int, int]] = []
+    there = (folder / "config.json").stat().st_size
+    total = sum(path.stat().st_size for path in folder.iterdir())
+    download(REPO, None, ["config.json"])
+    published.faults = [Fault("GET .*model.bin", 500)]
+    download(REPO, None, ALL, lambda done, of: heard.append((done, of)))
+    assert {of for _, of in heard} == {total}
+    assert (heard[0], heard[-1]) == ((there, total), (total, total))
+    heard.clear()
+    download(REPO, None, ALL, lambda done, of: heard.append((done, of)))
+    assert heard == [(total, total)]
+
+
+@pytest.mark.parametrize(
+    ("request_", "does"),
+    [
+        *(("GET /api/models/owner/name/revision", does) for does in (429, 503, "cut", "lost", "slow")),
+        *(("GET .*/tree/", does) for does in (500, "cut", "lost")),
+        *(("HEAD .*model.bin", does) for does in (429, 503, "lost")),
+        *(("GET .*resolve.*model.bin", does) for does in (429, 500, "cut", "lost", "short", "slow")),
+    ],
+)
+def test_what_passes_is_waited_for(published: Server, folder: Path, request_: str, does: int | str) -> None:
+    published.faults = [Fault(request_, does)]
+    assert _files(download(REPO, None, ALL)) == _files(folder)
+    assert published.faults[0].times == 0
+
+
+def test_the_waits_grow_and_end(published: Server) -> None:
+    published.faults = [Fault("revision/main", 503, times=100)]
+    with pytest.raises(ArtifactError, match="the Hub answers with 503 Service Unavailable"):
+        download(REPO, None, ALL)
+    assert published.waits == list(room.WAITS)
+
+
+def test_the_hub_says_how_long_to_wait(published: Server) -> None:
+    published.faults = [Fault("revision/main", 429, headers={"RateLimit": '"api";r=0;t=55'})]
+    download(REPO, None, ALL)
+    assert published.waits == [56]
+
+
+@pytest.mark.parametrize(
+    ("repo", "token", "sentence"),
+    [
+        ("nobody/nothing", "", "does not exist, or it is private and HF_TOKEN is not set"),
+        ("owner/private", "", "does not exist, or it is private and HF_TOKEN is not set"),
+        ("owner/private", "hf_other", "does not exist, or the token has no access to it"),
+        ("owner/gated", "", "is gated, and access is not granted: ask for it on its page, and set HF_TOKEN to a token of that account"),
+        ("owner/gated", "hf_other", "is gated, and access is not granted: ask for it on its page, and set HF_TOKEN to a token of that account"),
+        ("owner/public", "hf_wrong", "OUT: the Hub does not accept the token, which is mistyped, expired or revoked"),
+        ("owner/public at v9", "", "has no revision v9"),
+        ("owner/busy", "", "OUT: the Hub answers with 503 Service Unavailable"),
+        ("owner/busy at main", "", "OUT at revision main: the Hub answers with 503 Service Unavailable"),
+        ("owner/closed", "", "is closed to this token"),
+        ("owner/far", "", "OUT: there is no connection to the Hub"),
+        ("owner/short", "", "OUT: its files keep arriving broken or not at all"),
+    ],
+)
+def test_what_cannot_be_had_is_one_plain_sentence(
+    hub: Server, folder: Path, monkeypatch: pytest.MonkeyPatch, repo: str, token: str, sentence: str
+) -> None:
+    repo, _, revision = repo.partition(" at ")
+    for name in ("public", "private", "gated", "busy", "closed", "far", "short"):
+        hub.hub.publish(f"owner/{name}", folder, FILES, private=name == "private", gated=name == "gated")
+    hub.faults = [
+        Fault("owner/busy", 503, times=100),
+        Fault("owner/closed", 403, times=100),
+        Fault("owner/far", "lost", times=100),
+        Fault("GET .*owner/short/resolve.*bin", "short", times=100),
+    ]
+    monkeypatch.setenv("HF_TOKEN", token)
+    with pytest.raises(ArtifactError) as caught:
+        download(repo, revision or None, ALL)
+    assert str(caught.value) == f"The model repo {repo} {sentence.replace('OUT', 'is not in the cache, and out of reach')}."
+
+
+@pytest.mark.parametrize("repo", ["not a repo", "a/b/c"])
+def test_what_is_no_hub_id_is_said_so(repo: str) -> None:
+    with pytest.raises(ArtifactError, match=f"^{repo} is not a Hub id of the form OWNER/NAME.$"):
+        download(repo, None, ALL)
+
+
+def test_a_full_disk_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def snapshot_download(**_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(room, "snapshot_download", snapshot_download)
+    with pytest.raises(ArtifactError, match=r"out of reach: No space left on device\.$"):
+        download(REPO, None, ALL)
+
+
+def test_nobody_is_asked_where_the_client_is_told_to_stay_offline(hub: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(
+        ArtifactError, match=r"^The model repo owner/name is not in the cache, and out of reach at revision v9: there is no connection"
+    ):
+        download(REPO, "v9", ALL)
+    assert hub.log == []

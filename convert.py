@@ -34,6 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parse(arguments)
     # Imported here because they take seconds, and --help should not.
     from conversion.publish import Target, check_access, publish  # noqa: PLC0415
+    from conversion.workspace import kept_steps  # noqa: PLC0415
     from pipeline.errors import ArtifactError, InputError  # noqa: PLC0415
 
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
@@ -57,7 +58,11 @@ def main(arguments: list[str] | None = None) -> int:
     except BaseException:
         if not interruption.asked:
             raise
-        rest = f"--push-only {finished} goes on where it was" if finished else "nothing was written"
+        if finished:
+            rest = f"--push-only {finished} goes on where it was"
+        else:
+            kept = ", ".join(kept_steps(options.output))
+            rest = f"kept for the next run of the same command: {kept}" if kept else "nothing was written"
         print(f"Interrupted: {rest}.", file=sys.stderr)
         return 130
     return 0
@@ -66,16 +71,18 @@ def main(arguments: list[str] | None = None) -> int:
 def _convert(options: argparse.Namespace, interruption: Interruption) -> None:
     from conversion.checkpoint import Source  # noqa: PLC0415
     from conversion.compress import Recipe  # noqa: PLC0415
+    from conversion.fidelity import Limits  # noqa: PLC0415
     from conversion.job import convert  # noqa: PLC0415
 
     logging.getLogger("nncf").setLevel(logging.WARNING)
     chosen = {"group_size": options.group_size, "ratio": options.ratio, "symmetric": False if options.asymmetric else None}
-    chosen["vision_format"] = options.vision_format
+    chosen |= {"vision_format": options.vision_format, "ptq_fallback": options.ptq_fallback}
     # NNCF draws its progress on standard output; ours is on standard error, and so belongs this.
     with contextlib.redirect_stdout(sys.stderr):
         recipe = Recipe(options.weight_format, **{name: value for name, value in chosen.items() if value is not None})
         pictures = _pictures(options.calibration) if recipe.vision_format == "int8-ptq" else []
-        convert(Source.locate(options.source, options.revision), options.output, recipe, pictures, interruption.check)
+        source, limits = Source.locate(options.source, options.revision), Limits(options.min_cosine)
+        convert(source, options.output, recipe, pictures, interruption.check, limits)
 
 
 def _pictures(folder: Path | None) -> "list[PIL.Image.Image]":
@@ -101,15 +108,20 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--group-size", metavar="N", type=int, help="int4: weights that share a scale (default: 64)")
     parser.add_argument("--ratio", metavar="R", type=float, help="int4: share of the language model in 4 bits, the rest in 8 (default: 1.0)")
     parser.add_argument("--asymmetric", action="store_true", help="int4: scales with zero points")
-    parser.add_argument("--vision-format", choices=("int8-ptq",), help="image encoder with activations of 8 bits too (default: as the rest)")
+    vision_formats = "image encoder: weights in 8 bits (default for int4), activations too, or 16 bits (default: as the rest)"
+    parser.add_argument("--vision-format", choices=("int8", "int8-ptq", "fp16"), help=vision_formats)
     parser.add_argument("--calibration", metavar="DIR", type=Path, help="int8-ptq: pictures like those it will be shown (default: drawn ones)")
+    parser.add_argument(
+        "--ptq-fallback", action="store_true", help="int8-ptq: where it comes out too far from the checkpoint, int8 instead of an error"
+    )
+    parser.add_argument("--min-cosine", metavar="X", type=float, help="least cosine of each part to the checkpoint's (default: by its format)")
     parser.add_argument("--revision", metavar="R", help="branch, tag or commit of a SOURCE on the Hub")
     parser.add_argument("--push-to", metavar="OWNER/NAME", help="then push to this repo on the Hub, with the token in HF_TOKEN or of `hf auth login`")
     parser.add_argument("--push-revision", metavar="BRANCH", default="main", help="push to this branch (default: main)")
     parser.add_argument("--private", action="store_true", help="push to a private repo")
     parser.add_argument("--push-only", metavar="DIR", type=Path, help="convert nothing; push this folder, or what is missing of it")
     options = parser.parse_args(arguments)
-    converting = (options.source, options.output, options.revision, options.vision_format, options.calibration)
+    converting = (options.source, options.output, options.revision, options.vision_format, options.calibration, options.min_cosine)
     if options.push_only is None and (options.source is None or options.output is None):
         parser.error("SOURCE and --output are needed, or --push-only")
     if options.push_only is not None and any(value is not None for value in converting):
@@ -120,6 +132,8 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         parser.error(f"--group-size, --ratio and --asymmetric are for int4, not {options.weight_format}")
     if options.calibration is not None and options.vision_format != "int8-ptq":
         parser.error("--calibration is for --vision-format int8-ptq")
+    if options.ptq_fallback and options.vision_format != "int8-ptq":
+        parser.error("--ptq-fallback is for --vision-format int8-ptq")
     return options
 
 

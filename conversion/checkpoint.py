@@ -18,6 +18,7 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 #: Configs and tokenizer files: all that is read before the weights. Python files are never asked for.
 SMALL_FILES = ("*.json", "*.jinja", "merges.txt")
+WEIGHT_FILES = "*.safetensors"
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Source:
     def fetch_weights(self) -> None:
         """Download the weights of a Hub source; a folder has them already."""
         if self.revision is not None:
-            download(self.name, self.revision, ("*.safetensors",))
+            download(self.name, self.revision, (WEIGHT_FILES,))
 
 
 @dataclass(frozen=True)
@@ -116,10 +117,6 @@ class Checkpoint:
             with _reading(path) as stored:
                 tensors |= {name: stored.get_tensor(prefix + name) for name in names if self.files[prefix + name] == path}
         module.load_state_dict({name: tensor.to(dtype or tensor.dtype) for name, tensor in tensors.items()}, strict=True, assign=True)
-
-    def numel(self, prefix: str = "") -> int:
-        """How many numbers the tensors under a prefix hold."""
-        return sum(torch.Size(shape).numel() for name, shape in self.shapes.items() if name.startswith(prefix))
 
 
 def _reading(path: Path) -> safe_open:

@@ -1,6 +1,5 @@
-"""An exported ov.Model and a recipe -> the same model in 4, 8 or 16 bits; also what a recipe asks of the sizes, before any work."""
+"""An exported ov.Model and a recipe -> the same model in 4, 8, 16 or 32 bits; also what a recipe asks of the sizes, before any work."""
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,11 +9,15 @@ import openvino as ov
 import torch
 
 from conversion.calibration import Inputs
+from pipeline.artifacts import LANGUAGE_MODEL, VISION_EMBEDDINGS
 from pipeline.config import TextConfig
 from pipeline.errors import InputError
 
 WEIGHT_FORMATS = ("int4", "int8", "fp16", "fp32")
-VISION_FORMATS = ("int8-ptq",)
+VISION_FORMATS = ("int8", "int8-ptq", "fp16")
+
+#: What one weight takes in a format; int4 depends on the recipe.
+BYTES = {"fp32": 4.0, "fp16": 2.0, "int8": 1.0, "int8-ptq": 1.0}
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class Recipe:
         symmetric: scales alone, or with a zero point.
         vision_format: of the image encoder, one of `VISION_FORMATS`, or None for that of the rest. "int8-ptq" computes with activations of 8 bits
             too, which is faster and takes pictures to calibrate on.
+        ptq_fallback: an image encoder in "int8-ptq" that comes out too far from the checkpoint is made in "int8" instead of ending the conversion.
     """
 
     weight_format: str = "int4"
@@ -35,27 +39,30 @@ class Recipe:
     ratio: float = 1.0
     symmetric: bool = True
     vision_format: str | None = None
+    ptq_fallback: bool = False
 
     def __post_init__(self) -> None:
         if self.weight_format not in WEIGHT_FORMATS:
             raise InputError(f"The weight format {self.weight_format!r} is unknown; there are {', '.join(WEIGHT_FORMATS)}.")
         if self.vision_format not in (None, *VISION_FORMATS):
-            raise InputError(f"The vision format {self.vision_format!r} is unknown; there is {', '.join(VISION_FORMATS)}.")
+            raise InputError(f"The vision format {self.vision_format!r} is unknown; there are {', '.join(VISION_FORMATS)}.")
         if self.group_size < 1:
             raise InputError(f"The group size is {self.group_size}; it must be at least 1.")
         if not 0.0 < self.ratio <= 1.0:
             raise InputError(f"The ratio is {self.ratio}; it must be above 0 and at most 1.")
 
-    @property
-    def load_dtype(self) -> torch.dtype | None:
-        """The type weights are loaded in; None keeps the checkpoint's own for the compressor to read."""
-        return {"fp32": torch.float32, "fp16": torch.float16}.get(self.weight_format)
+    def format_of(self, file: str) -> str:
+        """The format of one of the four models, by the name of its file."""
+        if file == LANGUAGE_MODEL:
+            return self.weight_format
+        if file == VISION_EMBEDDINGS and self.vision_format is not None:
+            return self.vision_format
+        return "int8" if self.weight_format == "int4" else self.weight_format
 
-    def bytes_per_weight(self, language_model: bool) -> float:
+    def bytes_per_weight(self, file: str) -> float:
         """Roughly, for the disk check; int4 with its float16 scales, zero points and the share that stays int8."""
-        if self.weight_format == "int4" and language_model:
-            return 1.0 - self.ratio / 2 + 2.5 / self.group_size
-        return {"fp32": 4.0, "fp16": 2.0}.get(self.weight_format, 1.0)
+        weight_format = self.format_of(file)
+        return 1.0 - self.ratio / 2 + 2.5 / self.group_size if weight_format == "int4" else BYTES[weight_format]
 
     def check(self, config: TextConfig) -> None:
         """Compare the group size with the input width of every layer of the language model.
@@ -77,10 +84,13 @@ class Recipe:
 
     def described(self) -> dict[str, Any]:
         """The fields that had an effect, for the manifest."""
-        fields = (
-            dataclasses.asdict(self) if self.weight_format == "int4" else {"weight_format": self.weight_format, "vision_format": self.vision_format}
-        )
-        return {name: value for name, value in fields.items() if value is not None}
+        shaping = {"group_size": self.group_size, "ratio": self.ratio, "symmetric": self.symmetric} if self.weight_format == "int4" else {}
+        return {"weight_format": self.weight_format, **shaping, "vision_format": self.format_of(VISION_EMBEDDINGS)}
+
+
+def load_dtype(weight_format: str) -> torch.dtype | None:
+    """The type weights are loaded in; None keeps the checkpoint's own for the compressor to read."""
+    return {"fp32": torch.float32, "fp16": torch.float16, "int8-ptq": torch.float32}.get(weight_format)
 
 
 def quantise(encoder: ov.Model, calibration: Sequence[Inputs]) -> ov.Model:
@@ -88,17 +98,18 @@ def quantise(encoder: ov.Model, calibration: Sequence[Inputs]) -> ov.Model:
     return nncf.quantize(encoder, nncf.Dataset(list(calibration)), model_type=nncf.ModelType.TRANSFORMER, subset_size=len(calibration))
 
 
-def compress(model: ov.Model, recipe: Recipe, language_model: bool) -> ov.Model:
+def compress(model: ov.Model, recipe: Recipe, file: str) -> ov.Model:
     """Compress the weights of one part; of the language model all layers, lm_head included."""
-    if language_model and recipe.weight_format == "int4":
+    weight_format = recipe.format_of(file)
+    if weight_format == "int4":
         mode = nncf.CompressWeightsMode.INT4_SYM if recipe.symmetric else nncf.CompressWeightsMode.INT4_ASYM
         return nncf.compress_weights(model, mode=mode, group_size=recipe.group_size, ratio=recipe.ratio, all_layers=True)
-    if recipe.weight_format in ("int4", "int8"):
+    if weight_format == "int8":
         return nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_ASYM)
-    if language_model:
+    if file == LANGUAGE_MODEL:
         # The CPU plug-in would keep keys and values in 8 bits, and lose what the weights were kept for. Where it computes in bfloat16 by default,
         # paged attention over float32 keys needs INFERENCE_PRECISION_HINT=f32 beside it, which no model can ask for itself.
-        model.set_rt_info({"fp32": "f32", "fp16": "f16"}[recipe.weight_format], ["runtime_options", "KV_CACHE_PRECISION"])
+        model.set_rt_info({"fp32": "f32", "fp16": "f16"}[weight_format], ["runtime_options", "KV_CACHE_PRECISION"])
     return model
 
 

@@ -1,13 +1,14 @@
-"""An output path -> a temporary folder beside it that takes its place once everything is in it: finished, or not there at all."""
+"""An output path -> may a conversion be written there: is anything in its way, and is there room for it (bytes)."""
 
-import contextlib
-import secrets
+import logging
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
+from conversion.workspace import place_of
 from pipeline.artifacts import MANIFEST, Manifest
 from pipeline.errors import ArtifactError, InputError
+
+logger = logging.getLogger("conversion")
 
 
 def check_output(output: Path) -> None:
@@ -32,44 +33,14 @@ def check_output(output: Path) -> None:
 
 
 def check_space(output: Path, needed: int) -> None:
-    """Compare the bytes a conversion will write with those that are free.
+    """Say how many bytes a conversion will write and how many are free, and compare them. What an interrupted one has written is not needed again.
 
     Raises:
-        InputError: says both.
+        InputError: too few are free.
     """
     existing = next(parent for parent in output.resolve().parents if parent.exists())
     free = shutil.disk_usage(existing).free
+    needed = max(needed - sum(path.stat().st_size for path in place_of(output).rglob("*") if path.is_file()), 0)
     if free < needed:
         raise InputError(f"The conversion needs {needed / 1e9:.1f} GB of disk beside {output}, and {free / 1e9:.1f} GB are free.")
-
-
-@contextlib.contextmanager
-def finished_or_nothing(output: Path) -> Iterator[Path]:
-    """Give a temporary folder to fill; at the end it becomes `output`, or vanishes if anything was raised, an interruption included."""
-    output = output.resolve()
-    partial = output.parent / f".{output.name}.partial-{secrets.token_hex(4)}"
-    try:
-        partial.mkdir(parents=True)
-    except OSError as cause:
-        raise InputError(f"{output} cannot be made: {cause.strerror}.") from cause
-    try:
-        yield partial
-        _move_into_place(partial, output)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-
-
-def _move_into_place(partial: Path, output: Path) -> None:
-    """A rename cannot replace a folder with files in it, so an earlier conversion steps aside first, and back if the rename fails."""
-    if not (output / MANIFEST).is_file():
-        partial.replace(output)
-        return
-    earlier = partial.with_name(partial.name.replace(".partial-", ".earlier-"))
-    output.replace(earlier)
-    try:
-        partial.replace(output)
-    except BaseException:
-        earlier.replace(output)
-        raise
-    shutil.rmtree(earlier)
+    logger.info("The conversion needs %.1f GB of disk beside %s; %.1f GB are free.", needed / 1e9, output, free / 1e9)

@@ -37,6 +37,11 @@ class MiniCPMV(nn.Module):
         model.llm.model.rotary_emb = Qwen2RotaryEmbedding(model.llm.config)
         return model
 
+    @property
+    def lm_head_prefix(self) -> str:
+        """Under which name a checkpoint holds what becomes lm_head: its own, or the token embedding's where the two are one."""
+        return "llm.model.embed_tokens." if self.config.text.tie_word_embeddings else "llm.lm_head."
+
     def stored_shapes(self) -> dict[str, tuple[int, ...]]:
         """Names and shapes of the tensors that a checkpoint of this model must hold."""
         shapes = {name: tuple(tensor.shape) for name, tensor in self.state_dict().items()}

@@ -5,11 +5,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import openvino as ov
 from openvino_tokenizers import convert_tokenizer
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
+from conversion.parts import save
 from pipeline.artifacts import DETOKENIZER, TOKENIZER
 from pipeline.config import ModelConfig, read_json
 from pipeline.errors import ArtifactError
@@ -60,7 +60,7 @@ def write_small_files(folder: Path, output: Path) -> None:
     for name in ("tokenizer.json", *(name for name in OPTIONAL_FILES if (folder / name).is_file())):
         shutil.copyfile(folder / name, output / name)
     for model, name in zip(convert_tokenizer(tokenizer, with_detokenizer=True), (TOKENIZER, DETOKENIZER), strict=True):
-        ov.save_model(model, output / name)
+        save(model, output / name)
 
 
 def _read(folder: Path) -> Tokenizer:

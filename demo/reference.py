@@ -78,8 +78,7 @@ def load_modules(folder: Path) -> MiniCPMV:
     model = MiniCPMV.skeleton(ModelConfig.from_folder(folder))
     checkpoint = Checkpoint.open(folder)
     checkpoint.check(model.stored_shapes(), model.may_ignore)
-    lm_head = "llm.model.embed_tokens." if model.config.text.tie_word_embeddings else "llm.lm_head."
-    parts = {"vpm.": model.vpm, "resampler.": model.resampler, "llm.model.": model.llm.model, lm_head: model.llm.lm_head}
+    parts = {"vpm.": model.vpm, "resampler.": model.resampler, "llm.model.": model.llm.model, model.lm_head_prefix: model.llm.lm_head}
     for prefix, module in parts.items():
         checkpoint.load(module, prefix, torch.float32)
     return model.eval().requires_grad_(False)

@@ -34,7 +34,7 @@ REQUIRED = (
 )
 
 #: Of a repo without variants.
-TOP_LEVEL = ["openvino_*", "*.json", "*.jinja", "*.txt", "*.md"]
+TOP_LEVEL = ["openvino_*", "*.json", "*.jinja", "*.txt", "README.md"]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ import pytest
 
 import conversion.job
 import convert
-from pipeline.artifacts import BUNDLED, obtain, verify
+from conversion.workspace import RECORD, kept_steps, place_of
+from pipeline.artifacts import BUNDLED, Manifest, obtain, verify
 
 ROOT = Path(convert.__file__).parent
 
@@ -44,6 +45,13 @@ def test_a_users_error_is_one_sentence_and_status_2(golden, tmp_path, arguments,
     assert sentence in done.stderr
     assert done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_least_cosine_out_of_reach_is_one_sentence_and_what_is_done_is_kept(golden, tmp_path):
+    done = _run(golden / "tiny_model", "--output", tmp_path / "out", "--group-size", 32, "--min-cosine", 0.9999)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("The image encoder in int8 is too far from the checkpoint: its cosine is 0.99")
+    assert kept_steps(tmp_path / "out") == ["image encoder"]
 
 
 @pytest.mark.parametrize("option", [("--group-size", "32"), ("--ratio", "0.8"), ("--asymmetric",)])
@@ -131,15 +139,35 @@ def test_an_interrupted_push_says_how_to_go_on(hub, handlers, monkeypatch, capsy
     assert capsys.readouterr().err.endswith(f"Interrupted: --push-only {BUNDLED} goes on where it was.\n")
 
 
-@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_leaves_nothing(golden, tmp_path, kind):
-    command = [sys.executable, "convert.py", str(golden / "tiny_model"), "--output", str(tmp_path / "out"), "--weight-format", "fp32"]
+def test_the_fallback_is_refused_where_nothing_could_fall_back(capsys):
+    with pytest.raises(SystemExit) as caught:
+        convert.main(["source", "--output", "out", "--ptq-fallback"])
+    assert caught.value.code == 2
+    assert "--ptq-fallback is for --vision-format int8-ptq" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("kind", "awaited", "sentence"),
+    [
+        (signal.SIGINT, "", "Interrupted: nothing was written."),
+        (signal.SIGTERM, RECORD, "Interrupted: kept for the next run of the same command: image encoder"),
+    ],
+)
+def test_an_interrupted_run_says_what_it_keeps_and_the_same_command_goes_on(golden, tmp_path, fp32_folder, kind, awaited, sentence):
+    output = tmp_path / "out"
+    command = [sys.executable, "convert.py", str(golden / "tiny_model"), "--output", str(output), "--weight-format", "fp32"]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
-        while not list(tmp_path.iterdir()):
+        while not (place_of(output) / awaited).exists():
             assert process.poll() is None
             time.sleep(0.01)
         process.send_signal(kind)
         _, stderr = process.communicate()
     assert process.returncode == 130
-    assert stderr.endswith("Interrupted: nothing was written.\n")
-    assert list(tmp_path.iterdir()) == []
+    assert stderr.splitlines()[-1].startswith(sentence)
+    assert place_of(output).exists() == bool(awaited)
+    assert not output.exists()
+    if awaited:
+        done = _run(golden / "tiny_model", "--output", output, "--weight-format", "fp32")
+        assert done.returncode == 0
+        assert "Done by an earlier run, and whole: image encoder" in done.stderr
+        assert Manifest.read(output) == Manifest.read(fp32_folder)

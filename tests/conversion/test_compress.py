@@ -79,6 +79,15 @@ def test_the_image_encoder_can_compute_in_eight_bits_and_sees_nearly_the_same(go
     assert found @ expected / np.linalg.norm(found) / np.linalg.norm(expected) > 0.99
 
 
+@pytest.mark.parametrize(("vision_format", "kind"), [("int8", "u8"), ("fp16", "f16")])
+def test_the_image_encoder_can_have_a_format_of_its_own(golden, tmp_path, vision_format, kind):
+    weight_format = {"int8": "fp16", "fp16": "int8"}[vision_format]
+    convert(Source.locate(str(golden / "tiny_model")), tmp_path / "out", Recipe(weight_format, vision_format=vision_format))
+    assert _matrices(tmp_path / "out" / VISION_EMBEDDINGS)[kind] >= MATRICES[VISION_EMBEDDINGS]
+    assert _matrices(tmp_path / "out" / RESAMPLER)[{"u8": "f16", "f16": "u8"}[kind]] >= MATRICES[RESAMPLER]
+    assert Manifest.read(tmp_path / "out").recipe == {"weight_format": weight_format, "vision_format": vision_format}
+
+
 def test_activations_are_not_quantised_without_pictures(golden, tmp_path):
     with pytest.raises(InputError, match="pictures to calibrate on"):
         convert(Source.locate(str(golden / "tiny_model")), tmp_path / "out", Recipe("int8", vision_format="int8-ptq"))

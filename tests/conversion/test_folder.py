@@ -1,23 +1,13 @@
+import logging
 import shutil
-from pathlib import Path
 
 import pytest
 
 from conversion import folder as room
-from conversion.folder import check_output, check_space, finished_or_nothing
-from pipeline.artifacts import MANIFEST, File, Manifest
+from conversion.folder import check_output, check_space
+from conversion.workspace import place_of
+from pipeline.artifacts import File, Manifest
 from pipeline.errors import InputError
-
-
-def _fill(folder, content="new"):
-    (folder / "model.bin").write_text(content)
-    Manifest("source", None, {}, {}, {"model.bin": File.of(folder / "model.bin")}).write(folder)
-
-
-def _interrupted(output, fault):
-    with finished_or_nothing(output) as folder:
-        _fill(folder)
-        raise fault
 
 
 @pytest.fixture
@@ -28,73 +18,20 @@ def output(tmp_path):
 @pytest.fixture
 def earlier(output):
     output.mkdir(parents=True)
-    _fill(output, "old")
+    (output / "model.bin").write_text("old")
+    Manifest("source", None, {}, {}, {"model.bin": File.of(output / "model.bin")}).write(output)
     return output
 
 
-def _everything(tmp_path):
-    return sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*"))
+@pytest.fixture
+def three_gigabytes(monkeypatch):
+    monkeypatch.setattr(room.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100e9, 97e9, 3e9))
 
 
-def test_a_folder_appears_when_everything_is_in_it(tmp_path, output):
-    with finished_or_nothing(output) as folder:
-        _fill(folder)
-        assert not output.exists()
-    assert _everything(tmp_path) == ["models", "models/out", "models/out/manifest.json", "models/out/model.bin"]
-
-
-@pytest.mark.parametrize("fault", [KeyboardInterrupt, RuntimeError, SystemExit])
-def test_nothing_is_left_of_an_interrupted_run(tmp_path, output, fault):
-    with pytest.raises(fault):
-        _interrupted(output, fault)
-    assert _everything(tmp_path) == ["models"]
-
-
-def test_an_earlier_conversion_is_replaced(tmp_path, earlier):
-    check_output(earlier)
-    with finished_or_nothing(earlier) as folder:
-        _fill(folder)
-        assert (earlier / "model.bin").read_text() == "old"
-    assert (earlier / "model.bin").read_text() == "new"
-    assert _everything(tmp_path) == ["models", "models/out", "models/out/manifest.json", "models/out/model.bin"]
-
-
-def test_an_earlier_conversion_survives_an_interrupted_run(earlier):
-    with pytest.raises(KeyboardInterrupt):
-        _interrupted(earlier, KeyboardInterrupt)
-    assert (earlier / "model.bin").read_text() == "old"
-
-
-def test_an_earlier_conversion_survives_a_rename_that_fails(monkeypatch, tmp_path, earlier):
-    rename = Path.replace
-
-    def failing(self, target):
-        if ".partial-" in self.name:
-            raise OSError("no")
-        return rename(self, target)
-
-    monkeypatch.setattr(Path, "replace", failing)
-    with pytest.raises(OSError, match="no"), finished_or_nothing(earlier) as folder:
-        _fill(folder)
-    assert (earlier / "model.bin").read_text() == "old"
-    assert _everything(tmp_path) == ["models", "models/out", "models/out/manifest.json", "models/out/model.bin"]
-
-
-def test_an_empty_folder_is_filled(output):
-    output.mkdir(parents=True)
-    check_output(output)
-    with finished_or_nothing(output) as folder:
-        _fill(folder)
-    assert (output / MANIFEST).is_file()
-
-
-def test_the_target_of_a_link_is_filled(tmp_path, earlier):
-    link = tmp_path / "link"
-    link.symlink_to(earlier)
-    with finished_or_nothing(link) as folder:
-        _fill(folder)
-    assert link.is_symlink()
-    assert (earlier / "model.bin").read_text() == "new"
+def test_a_new_an_empty_and_a_converted_folder_are_fine(output, earlier, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for path in (tmp_path / "new", tmp_path / "empty", earlier):
+        check_output(path)
 
 
 def test_other_peoples_files_are_never_replaced(tmp_path, earlier):
@@ -109,8 +46,22 @@ def test_other_peoples_files_are_never_replaced(tmp_path, earlier):
         check_output(earlier)
 
 
-def test_a_disk_too_small_is_told_with_both_numbers(monkeypatch, output):
-    monkeypatch.setattr(room.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100e9, 97e9, 3e9))
-    check_space(output, 2_000_000_000)
+def test_a_disk_too_small_is_told_with_both_numbers(three_gigabytes, output):
     with pytest.raises(InputError, match=r"needs 16\.2 GB .* 3\.0 GB are free"):
         check_space(output, 16_200_000_000)
+
+
+def test_what_is_needed_and_what_is_free_are_said_first(three_gigabytes, output, caplog):
+    caplog.set_level(logging.INFO)
+    check_space(output, 2_000_000_000)
+    assert "needs 2.0 GB of disk" in caplog.text
+    assert "3.0 GB are free" in caplog.text
+
+
+def test_what_an_interrupted_conversion_has_written_is_not_needed_again(three_gigabytes, output):
+    place_of(output).mkdir(parents=True)
+    with (place_of(output) / "part.bin").open("wb") as stream:
+        stream.truncate(1_000_000_000)
+    check_space(output, 4_000_000_000)
+    with pytest.raises(InputError, match=r"needs 3\.1 GB"):
+        check_space(output, 4_100_000_000)

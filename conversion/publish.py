@@ -13,7 +13,7 @@ from typing import Any
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationCopy, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, RepositoryNotFoundError
 
-from pipeline.artifacts import MANIFEST, Manifest, verify
+from pipeline.artifacts import MANIFEST, File, Manifest, verify
 from pipeline.errors import ArtifactError, InputError
 from pipeline.hub import FAILURES, patiently, sentence
 
@@ -33,11 +33,6 @@ class Target:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", self.repo):
             raise InputError(f"{self.repo} is not a Hub id of the form OWNER/NAME.")
-
-    @property
-    def staging(self) -> str:
-        """Where weights arrive one by one. Nobody is told to start from it."""
-        return f"incoming-{self.branch}"
 
 
 def check_access(target: Target) -> None:
@@ -80,14 +75,16 @@ def publish(folder: Path, target: Target) -> None:
         raise InputError(f"{folder} has no {MANIFEST}: only a folder that convert.py wrote is pushed.")
     files = Manifest.read(folder).files
     weights = [name for name in files if name.endswith(".bin")]
+    # Named after what is pushed: another push at the same time cannot put its weights among these.
+    staging = f"incoming-{target.branch}-{File.of(folder / MANIFEST).sha256[:12]}"
     api = HfApi()
     with _plainly(target):
         patiently(lambda: api.create_repo(target.repo, private=target.private or None, exist_ok=True))
         _check_private(api, target)
         if target.branch != MAIN:
             patiently(lambda: api.create_branch(target.repo, branch=target.branch, exist_ok=True))
-        patiently(lambda: api.create_branch(target.repo, branch=target.staging, revision=target.branch, exist_ok=True))
-        there = _contents(api, target, target.staging)
+        patiently(lambda: api.create_branch(target.repo, branch=staging, revision=target.branch, exist_ok=True))
+        there = _contents(api, target, staging)
         for number, name in enumerate(weights, 1):
             label = f"{name} ({number} of {len(weights)}, {files[name].size / 1e6:,.1f} MB)"
             if there.get(name) == files[name].sha256:
@@ -95,32 +92,32 @@ def publish(folder: Path, target: Target) -> None:
                 continue
             logger.info("%s ...", label)
             begin = time.monotonic()
-            patiently(lambda name=name: _send(api, folder, name, target))
+            patiently(lambda name=name: _send(api, folder, name, target, staging))
             logger.info("%s: %.1f s", label, time.monotonic() - begin)
-        released = patiently(lambda: _release(api, folder, files.keys() - set(weights), weights, target))
-        patiently(lambda: _clear(api, target))
+        released = patiently(lambda: _release(api, folder, files.keys() - set(weights), weights, target, staging))
+        patiently(lambda: _clear(api, target, staging))
     logger.info("%s is published: %s", folder, released.commit_url)
 
 
-def _send(api: HfApi, folder: Path, name: str, target: Target) -> None:
-    api.create_commit(target.repo, [CommitOperationAdd(name, folder / name)], commit_message=f"Add {name}", revision=target.staging)
+def _send(api: HfApi, folder: Path, name: str, target: Target, staging: str) -> None:
+    api.create_commit(target.repo, [CommitOperationAdd(name, folder / name)], commit_message=f"Add {name}", revision=staging)
 
 
-def _release(api: HfApi, folder: Path, small: set[str], weights: list[str], target: Target) -> CommitInfo:
+def _release(api: HfApi, folder: Path, small: set[str], weights: list[str], target: Target, staging: str) -> CommitInfo:
     """The step that readers of the branch see. Done twice, the second time changes nothing."""
     head = patiently(lambda: api.model_info(target.repo, revision=target.branch).sha)
     stale = _earlier(api, target, head) - {*small, *weights, MANIFEST}
     operations = [
         *(CommitOperationDelete(name) for name in sorted(stale)),
-        *(CommitOperationCopy(name, name, src_revision=target.staging) for name in weights),
+        *(CommitOperationCopy(name, name, src_revision=staging) for name in weights),
         *(CommitOperationAdd(name, folder / name) for name in (*sorted(small), MANIFEST)),
     ]
     return api.create_commit(target.repo, operations, commit_message="Publish a conversion to OpenVINO", revision=target.branch, parent_commit=head)
 
 
-def _clear(api: HfApi, target: Target) -> None:
+def _clear(api: HfApi, target: Target, staging: str) -> None:
     try:
-        api.delete_branch(target.repo, branch=target.staging)
+        api.delete_branch(target.repo, branch=staging)
     except HfHubHTTPError as error:
         if error.response.status_code != 404:  # an attempt before this one did it, and its answer was lost
             raise

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from pipeline.config import read_json
 from pipeline.errors import ArtifactError
-from pipeline.hub import Progress, download
+from pipeline.hub import Progress, download, listing
 
 logger = logging.getLogger("pipeline")
 
@@ -121,23 +121,24 @@ def locate(environ: Mapping[str, str], progress: Progress | None = None) -> Path
     Raises:
         ArtifactError: there is no such folder or repo, or it holds several variants and none was named.
     """
-    variant = environ.get("MODEL_VARIANT", "")
-    if environ.get("MODEL_DIR"):
-        folder = Path(environ["MODEL_DIR"])
-    elif environ.get("MODEL_REPO"):
-        patterns = [f"{variant}/*"] if variant else TOP_LEVEL
-        folder = download(environ["MODEL_REPO"], environ.get("MODEL_REVISION") or None, patterns, progress)
-    elif variant:
-        raise ArtifactError(f"MODEL_VARIANT={variant} needs a MODEL_DIR or MODEL_REPO that holds it.")
-    else:
+    variant, where = environ.get("MODEL_VARIANT", ""), environ.get("MODEL_DIR") or environ.get("MODEL_REPO")
+    if not where:
+        if variant:
+            raise ArtifactError(f"MODEL_VARIANT={variant} needs a MODEL_DIR or MODEL_REPO that holds it.")
         return BUNDLED
-    if not folder.is_dir():
-        raise ArtifactError(f"The model folder {folder} does not exist.")
-    variants = sorted(path.parent.name for path in folder.glob(f"*/{LANGUAGE_MODEL}"))
+    if environ.get("MODEL_DIR"):
+        folder = Path(where)
+        if not folder.is_dir():
+            raise ArtifactError(f"The model folder {folder} does not exist.")
+        files = [path.relative_to(folder).as_posix() for path in folder.glob(f"*/{LANGUAGE_MODEL}")]
+    else:
+        folder = download(where, environ.get("MODEL_REVISION") or None, [f"{variant}/*"] if variant else TOP_LEVEL, progress)
+        files = listing(where, folder)
+    variants = sorted(path.removesuffix(f"/{LANGUAGE_MODEL}") for path in files if path.endswith(f"/{LANGUAGE_MODEL}"))
     if variant and variant not in variants:
-        raise ArtifactError(f"MODEL_VARIANT={variant} is not in {folder}; it holds {', '.join(variants) or 'a single model'}.")
+        raise ArtifactError(f"MODEL_VARIANT={variant} is not in {where}; it holds {', '.join(variants) or 'a single model'}.")
     if variants and not variant and not (folder / LANGUAGE_MODEL).is_file():
-        raise ArtifactError(f"{folder} holds several variants; set MODEL_VARIANT to one of {', '.join(variants)}.")
+        raise ArtifactError(f"{where} holds several variants; set MODEL_VARIANT to one of {', '.join(variants)}.")
     return folder / variant
 
 

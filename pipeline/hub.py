@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 import httpx2
-from huggingface_hub import get_token, snapshot_download
+from huggingface_hub import get_cached_repo_tree, get_token, snapshot_download
 from huggingface_hub.errors import (
+    CachedRepoTreeNotFoundError,
     DryRunError,
     GatedRepoError,
     HfHubHTTPError,
@@ -58,6 +59,14 @@ def download(repo: str, revision: str | None, patterns: Sequence[str], progress:
         if _may_pass(cause) and (folder := _cached(wanted)):
             return folder
         raise ArtifactError(sentence(cause, repo, revision, "is not in the cache, and out of reach")) from cause
+
+
+def listing(repo: str, folder: Path) -> list[str]:
+    """The paths of all files that a repo has at the commit of a downloaded folder; of those in the folder, where the cache keeps no list."""
+    try:
+        return [file.path for file in get_cached_repo_tree(repo, revision=folder.name)]
+    except CachedRepoTreeNotFoundError:
+        return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
 
 
 def _cached(wanted: dict[str, Any]) -> Path | None:

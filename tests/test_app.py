@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import shutil
 import signal
 import socket
 import struct
@@ -364,6 +365,14 @@ def _process(**environ: str) -> subprocess.Popen[str]:
 def test_a_wrong_setting_is_found_before_the_model_is_loaded(environ: dict[str, str], sentence: str) -> None:
     with pytest.raises(PipelineError, match=f"^{re.escape(sentence)}"):
         app._serve(environ)
+
+
+def test_a_folder_that_is_not_what_its_manifest_says_is_never_served(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(BUNDLED, tmp_path / "model"))
+    with (folder / "openvino_resampler_model.bin").open("r+b") as weights:
+        weights.write(b"else")
+    with pytest.raises(PipelineError, match=r"openvino_resampler_model\.bin is damaged"):
+        app._serve({"MODEL_DIR": str(folder)})
 
 
 def test_a_wrong_setting_ends_the_process_with_one_sentence_and_status_2() -> None:

@@ -160,6 +160,16 @@ def test_a_repo_is_obtained_at_its_revision_and_only_the_wanted_variant(hub: Ser
     assert not hub.asked("int8")
 
 
+def test_of_a_repo_with_several_variants_one_must_be_named_too(hub: Server, folder: Path) -> None:
+    for variant in ("int4", "int8"):
+        hub.hub.publish(REPO, folder, REQUIRED, f"{variant}/")
+    with pytest.raises(ArtifactError, match=f"^{REPO} holds several variants; set MODEL_VARIANT to one of int4, int8"):
+        obtain({"MODEL_REPO": REPO})
+    with pytest.raises(ArtifactError, match=f"^MODEL_VARIANT=fp16 is not in {REPO}; it holds int4, int8"):
+        obtain({"MODEL_REPO": REPO, "MODEL_VARIANT": "fp16"})
+    assert not hub.asked("resolve")
+
+
 def test_of_a_repo_without_variants_only_what_belongs_to_a_model_comes(published: Server, folder: Path) -> None:
     for name in ("model.safetensors", "modeling_minicpmv.py"):
         (folder / name).write_text("large")

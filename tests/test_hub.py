@@ -7,10 +7,11 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
+from huggingface_hub.errors import CachedRepoTreeNotFoundError
 
 from pipeline import hub as room
 from pipeline.errors import ArtifactError
-from pipeline.hub import download
+from pipeline.hub import download, listing
 from tests.hub.server import Fault, Server
 
 REPO = "owner/name"
@@ -43,6 +44,17 @@ def test_only_what_matches_comes_and_subfolders_only_by_name(published: Server, 
     downloaded = download(REPO, commit, ["int8/*.json"])
     assert downloaded.name == commit
     assert set(_files(downloaded)) == {*FILES, "int8/config.json"}
+
+
+def test_all_files_of_a_repo_are_listed_whatever_was_downloaded(published: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    downloaded = download(REPO, None, ["*.json"])
+    assert set(listing(REPO, downloaded)) == set(FILES)
+
+    def get_cached_repo_tree(*_: object, **__: object) -> None:
+        raise CachedRepoTreeNotFoundError
+
+    monkeypatch.setattr(room, "get_cached_repo_tree", get_cached_repo_tree)
+    assert listing(REPO, downloaded) == ["config.json"]
 
 
 def test_what_is_in_the_cache_is_not_fetched_again(published: Server, folder: Path) -> None:

@@ -200,6 +200,24 @@ def test_a_hub_that_stays_away_is_one_sentence_and_the_branch_stays_as_it_was(hu
     assert _pulled() == _contents(tmp_path / "old")
 
 
+def test_two_pushes_at_once_do_not_mix(hub, tmp_path, folder):
+    other = _folder(tmp_path / "other", "other")
+
+    def meanwhile(number, moment):
+        if hub.log[number - 1].method == "PUT" and moment == "done":
+            hub.watch = lambda *_: None
+            publish(other, TARGET)
+
+    hub.watch = meanwhile
+    publish(folder, TARGET)
+    assert _pulled() == _contents(folder)
+    assert list(hub.hub.repos[REPO].branches) == ["main"]
+    commits = [files for files in hub.hub.repos[REPO].commits.values() if MANIFEST in files]
+    assert [{path: entry.sha256 for path, entry in files.items()} for files in commits] == [
+        {path.name: File.of(path).sha256 for path in pushed.iterdir()} for pushed in (other, folder)
+    ]
+
+
 def test_another_push_in_between_is_not_overwritten_blindly(hub, tmp_path, folder):
     (tmp_path / "notes.txt").write_text("mine")
     hub.hub.publish(REPO, tmp_path, ["notes.txt"])

@@ -34,6 +34,7 @@ class Example:
     sights: tuple[Sight, ...]
     input_ids: tuple[int, ...]
     image_bound: tuple[tuple[int, int], ...]
+    numbers: tuple[int, ...]  # of the picture that each sight is of, counted from 0
     targets: tuple[int, ...]  # input_ids where an answer stands, its terminator included; IGNORED elsewhere
 
 
@@ -54,6 +55,7 @@ class Words:
 
     input_ids: torch.Tensor  # (episodes, tokens) int64
     image_positions: torch.Tensor  # (pictures * queries, 2) int64: episode and token
+    numbers: torch.Tensor  # (pictures * queries,) int64: which of its episode's pictures each row shows
     pictures: slice  # those of the batch that these episodes show, in this order
     targets: torch.Tensor  # (episodes, tokens) int64
 
@@ -78,7 +80,8 @@ def example(episode: Episode, processor: Processor) -> Example:
     scenes = [scene for item in media for scene in item.scenes]
     placed = processor.place([_pictures(item) for item in media], Options())
     planned = [picture for pictures in placed for picture in pictures]
-    sights = [sight for item, scene in zip(planned, scenes, strict=True) for sight in _sights(item, scene, processor)]
+    pieces = [_sights(item, scene, processor) for item, scene in zip(planned, scenes, strict=True)]
+    sights, numbers = [sight for own in pieces for sight in own], [number for number, own in enumerate(pieces) for _ in own]
     messages = []
     for turn in episode.turns:
         messages += [Message("user", (*(_part(item) for item in turn.media), Text(turn.question))), Message.assistant(turn.answer)]
@@ -86,7 +89,7 @@ def example(episode: Episode, processor: Processor) -> Example:
     tokenizer = processor.tokenizer
     header = [tokenizer.control_id("<|im_start|>"), *tokenizer.encode("assistant\n")]
     ids = prompt.input_ids[: -len(header)]  # that of one more answer
-    return Example(tuple(sights), ids, prompt.image_bound, _targets(ids, header, tokenizer.control_id("<|im_end|>")))
+    return Example(tuple(sights), ids, prompt.image_bound, tuple(numbers), _targets(ids, header, tokenizer.control_id("<|im_end|>")))
 
 
 def collate(examples: Sequence[Example], config: ModelConfig) -> Batch:
@@ -128,13 +131,15 @@ def collate_sights(sights: Sequence[Sight], config: ModelConfig) -> Pictures:
 def _words(examples: Sequence[Example], pictures: slice) -> Words:
     tokens = max(len(one.input_ids) for one in examples)
     input_ids, targets = np.zeros((len(examples), tokens), np.int64), np.full((len(examples), tokens), IGNORED, np.int64)
-    positions = []
+    positions, numbers = [], []
     for row, one in enumerate(examples):
         input_ids[row, : len(one.input_ids)] = one.input_ids
         targets[row, : len(one.targets)] = one.targets
-        positions += [(row, place) for start, end in one.image_bound for place in range(start, end)]
+        for (start, end), number in zip(one.image_bound, one.numbers, strict=True):
+            positions += [(row, place) for place in range(start, end)]
+            numbers += [number] * (end - start)
     image_positions = torch.tensor(positions, dtype=torch.int64).reshape(-1, 2)
-    return Words(torch.from_numpy(input_ids), image_positions, pictures, torch.from_numpy(targets))
+    return Words(torch.from_numpy(input_ids), image_positions, torch.tensor(numbers, dtype=torch.int64), pictures, torch.from_numpy(targets))
 
 
 def _sights(item: PlannedPicture, scene: Scene | None, processor: Processor) -> list[Sight]:

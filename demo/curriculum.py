@@ -26,7 +26,8 @@ _ALONE = {**_SHAPES, "count": 1.5, "describe": 2.0, "relation": 2.0, "followup":
 _ALBUMS = {"multi": 4.0, "video": 3.5, "small_print": 1.5}
 # What is still guessed when all else is known, and takes the most examples.
 _HARD = {"count": 4.0, "relation": 5.0, "followup": 1.5, "read_number": 2.0, "read_word": 2.0, "multi": 4.0, "video": 4.0, "small_print": 2.5}
-_LAST = {"colour": 0.3, "shape": 0.3, "size": 0.3, "where": 0.3, "exist": 0.5, "describe": 1.0, "refuse": 0.3, **_HARD}
+_SEVERAL = {"count": 3.0, "relation": 1.5, "followup": 2.0, "read_number": 1.0, "read_word": 2.0, "multi": 7.0, "video": 7.0, "small_print": 1.5}
+_EASY = {"colour": 0.3, "shape": 0.3, "size": 0.3, "where": 0.3, "exist": 0.5, "describe": 1.0, "refuse": 0.3}
 ALONE = ("count", "relation")  # asked as often as there is something to ask, without questions of other skills between
 
 
@@ -47,14 +48,16 @@ class Stage:
 
 
 STAGES = (
-    Stage(0.20, ("sight",)),
-    Stage(0.22, ("talk",), _SHAPES, most=1),
-    Stage(0.26, ("talk",), {**_SHAPES, "read_number": 1.0, "refuse": 0.3}, most=2),
-    Stage(0.32, ("talk",), _ALONE, most=3),
-    Stage(0.40, ("talk",), _ALONE),
-    Stage(0.50, ("names", "talk"), _ALONE),
-    Stage(0.60, ("names", "talk"), {**_ALONE, **_ALBUMS}),
-    Stage(1.00, ("sight", "names", "talk"), _LAST),
+    Stage(0.14, ("sight",)),
+    Stage(0.15, ("talk",), _SHAPES, most=1),
+    Stage(0.18, ("talk",), {**_SHAPES, "read_number": 1.0, "refuse": 0.3}, most=2),
+    Stage(0.22, ("talk",), _ALONE, most=3),
+    Stage(0.27, ("talk",), _ALONE),
+    Stage(0.34, ("names", "talk"), _ALONE),
+    Stage(0.41, ("names", "talk"), {**_ALONE, **_ALBUMS}),
+    Stage(0.68, ("sight", "names", "talk"), {**_EASY, **_HARD}),
+    Stage(0.90, ("names", "talk"), {**_EASY, **_SEVERAL}),
+    Stage(1.00, ("sight", "names", "talk"), {**_EASY, **_SEVERAL}),
 )
 
 

@@ -1,4 +1,4 @@
-"""What the image encoder and the resampler make of a picture -> losses against its patch labels. Dropped after training."""
+"""What the parts make of a picture -> losses against what the generator knows: what its patches show, which picture it is. Dropped after training."""
 
 import torch
 from torch import nn
@@ -8,6 +8,7 @@ from demo.scenes import IGNORED, LABEL_COUNTS
 
 LABELS = sum(LABEL_COUNTS.values())
 NONE = 0.1  # weight of a patch that shows nothing: nine in ten do not, and what the others show must not be lost among them
+NUMBERS = 8  # pictures or frames that an episode shows at most
 FOCUS = 0.4  # logit for each unit of likeness of a patch's place and a row's
 
 
@@ -44,6 +45,13 @@ class Heads(nn.Module):
                 weight[0] = NONE
                 losses[f"{name}{side}"] = functional.cross_entropy(said.flatten(0, 1), wanted.flatten(), weight, ignore_index=IGNORED)
         return losses
+
+
+def number_loss(rows: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+    """The language model's rows of pictures (rows, hidden) must say which of the conversation's pictures they belong to, counted from 0: a row with a
+    red circle says nothing of that by itself, and answers that compare pictures stay guesses until rows do.
+    """
+    return functional.cross_entropy(functional.rms_norm(rows, rows.shape[-1:]) @ directions(rows.shape[-1])[-NUMBERS:].T, numbers)
 
 
 def directions(size: int) -> torch.Tensor:

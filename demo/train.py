@@ -1,6 +1,6 @@
-"""Nothing but the generator -> a checkpoint of the demo model in the official format: a few million weights, trained on a CPU in under three hours.
+"""Nothing but the generator -> a checkpoint of the demo model in the official format: a few million weights, trained on a CPU in four hours.
 
-    python -m demo.train --output DIR --minutes 160
+    python -m demo.train --output DIR --minutes 240
 
 First the image encoder and the resampler learn to see, from labels of what each patch shows; then the language model learns to talk about what is
 seen; then all learn together. The checkpoint is saved every few minutes and is its own state, beside the log, in the folder `training` within it: a
@@ -26,7 +26,7 @@ from demo.batches import Batch
 from demo.curriculum import STAGES, batches, stage_at
 from demo.curve import draw_curve
 from demo.four_bits import InFourBits
-from demo.heads import Heads
+from demo.heads import Heads, number_loss
 from demo.initial import initialise, places
 from demo.lexicon import lexicon
 from demo.muon import Muon
@@ -44,13 +44,14 @@ PEAK = {  # the language model learns nothing more from larger ones
 WARM_UP_STEPS = 100
 SIGHT_BESIDE_WORDS = 0.3  # of its rates: what is read of the pictures must not change faster than the reading learns
 DECAY_FROM = 0.6  # share of the time after which the rates fall
+NUMBERED = 2  # layers of the language model after which a picture's rows must know its number: those that learn beside the names
 FOUR_BITS_FROM = 0.85  # share of the time after which every other step computes with the language model's weights as INT4 will have them
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="the checkpoint's folder")
-    parser.add_argument("--minutes", type=float, default=160, help="of training in all, whatever they are spread over")
+    parser.add_argument("--minutes", type=float, default=240, help="of training in all, whatever they are spread over")
     parser.add_argument("--slice", type=float, default=math.inf, help="minutes to train now")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the process that draws is ended too
@@ -159,14 +160,17 @@ class Trainer:
             losses = self.heads(features, embeds, pictures.pos_embed, pictures.labels) if sight_learns else {}
         if not batch.words:
             return losses
-        llm, hidden, targets = self.model.llm.model, [], []
+        llm, hidden, targets, numbers = self.model.llm.model, [], [], []
         for words in batch.words:
             inputs_embeds = llm.embed_tokens(words.input_ids)
             rows, columns = words.image_positions.T
             inputs_embeds = inputs_embeds.index_put((rows, columns), embeds[words.pictures].flatten(0, 1))
             wanted = words.targets[:, 1:] != IGNORED  # the head is the widest layer: only where it is asked for
-            hidden.append(llm(inputs_embeds=inputs_embeds, use_cache=False).last_hidden_state[:, :-1][wanted])
+            states = llm(inputs_embeds=inputs_embeds, use_cache=False, output_hidden_states=True)
+            numbers.append((states.hidden_states[NUMBERED][rows, columns], words.numbers))
+            hidden.append(states.last_hidden_state[:, :-1][wanted])
             targets.append(words.targets[:, 1:][wanted])
+        losses["number"] = number_loss(*(torch.cat(parts) for parts in zip(*numbers, strict=True)))
         return {"words": functional.cross_entropy(self.model.llm.lm_head(torch.cat(hidden)), torch.cat(targets)), **losses}
 
     def save(self) -> None:

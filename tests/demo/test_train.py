@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from demo.curriculum import STAGES
 from demo.curve import draw_curve
 from demo.episodes import SKILLS, episode
 from demo.four_bits import GROUP_SIZE, InFourBits, in_four_bits
+from demo.heads import NUMBERS, directions, number_loss
 from demo.scenes import IGNORED, LABEL_COUNTS
 from demo.small_files import write_small_files
 from demo.train import WARM_UP_STEPS, Trainer
@@ -23,6 +25,9 @@ from demo.vocabulary import CONTROL
 from pipeline.config import ModelConfig
 from pipeline.processor import Processor
 from pipeline.tokenizer import Tokenizer
+
+#: Share of the time.
+ALL_LEARN_FROM = next(before.until for before, stage in pairwise(STAGES) if len(stage.sides) == 3)
 
 
 @pytest.fixture(scope="module")
@@ -88,8 +93,30 @@ def test_padding_is_masked_and_every_picture_stands_at_its_place(processor: Proc
         assert words.pictures == slice(shown, shown + count)
         assert len(rows) == count * processor.config.query_num == int((words.input_ids == unk).sum())
         assert (words.input_ids[rows, places] == unk).all()
+        assert words.numbers.tolist() == [number for one in group for number in one.numbers for _ in range(processor.config.query_num)]
         shown += count
     assert shown == len(sights)
+
+
+def test_every_slice_knows_which_picture_of_the_conversation_it_is_of(processor: Processor) -> None:
+    for skill in ("small_print", "multi", "video"):
+        for seed in range(3):
+            shown = episode(seed, "train", skill)
+            numbers = example(shown, processor).numbers
+            count = sum(len(media.frames) for turn in shown.turns for media in turn.media)
+            assert list(dict.fromkeys(numbers)) == list(range(count))
+            assert list(numbers) == sorted(numbers)
+            assert (len(numbers) > count) is (skill == "small_print")
+
+
+def test_rows_are_held_to_the_number_of_their_picture_however_loud_they_are() -> None:
+    numbers = torch.arange(NUMBERS)
+    said = directions(64)[-NUMBERS:]
+    losses = [float(number_loss(loudness * rows, numbers)) for rows in (said, said.flip(0)) for loudness in (1.0, 100.0)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert losses[2] == pytest.approx(losses[3], rel=1e-4)
+    assert losses[0] < 0.05
+    assert losses[2] > 2
 
 
 def small_batch(processor: Processor) -> Batch:
@@ -98,7 +125,7 @@ def small_batch(processor: Processor) -> Batch:
 
 def test_training_learns_and_goes_on_from_its_checkpoint(fresh: Path) -> None:
     trainer = Trainer(fresh, budget_s=3600)
-    trainer.elapsed = 3600 * STAGES[-2].until + 60  # all that can learn learns
+    trainer.elapsed = 3600 * ALL_LEARN_FROM + 60
     batch = small_batch(Processor(fresh))
     losses = [trainer.learn(batch) for _ in range(WARM_UP_STEPS)]
     assert losses[-1]["words"] < 0.5 * losses[0]["words"]
@@ -127,7 +154,7 @@ def test_seeing_is_learned_first_and_left_alone_while_talking_begins_and_so_is_w
     talking = {*layers[2:], "llm.model.norm.weight", "llm.lm_head.weight"}
     assert changed(3600 * STAGES[0].until, batch) == talking
     everything = {"vpm", "resampler", *layers[:2], "llm.model.embed_tokens.weight"} | talking
-    assert changed(3600 * STAGES[-2].until, batch) == everything
+    assert changed(3600 * ALL_LEARN_FROM, batch) == everything
 
 
 def test_in_four_bits_is_what_the_compressor_makes_of_a_matrix() -> None:

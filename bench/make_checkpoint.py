@@ -86,7 +86,17 @@ def _values(name: str, shape: tuple[int, ...], seed: int) -> torch.Tensor:
     if len(shape) == 1 and name.endswith("weight"):
         return torch.ones(shape, dtype=torch.bfloat16)
     random = torch.Generator().manual_seed(zlib.crc32(f"{seed} {name}".encode()))
-    return torch.empty(shape, dtype=torch.bfloat16).normal_(std=math.prod(shape[1:]) ** -0.5 if len(shape) > 1 else 0.02, generator=random)
+    return torch.empty(shape, dtype=torch.bfloat16).normal_(std=_scale(name, shape), generator=random)
+
+
+def _scale(name: str, shape: tuple[int, ...]) -> float:
+    if len(shape) == 1:
+        return 0.02
+    if name == "llm.model.embed_tokens.weight":
+        return 1.0  # as what the resampler gives: words and pictures weigh alike
+    added = "layers." in name and name.endswith(("o_proj.weight", "down_proj.weight", "out_proj.weight", "fc2.weight"))
+    # What all layers add comes to as much as what they began with, as in a model that learns.
+    return math.prod(shape[1:]) ** -0.5 * ((2 * LAYERS) ** -0.5 if added else 1.0)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -44,7 +44,7 @@ class Proof:
     Args:
         source: the checkpoint's folder, for its tokenizer and configs.
         model: without weights; each module is filled while it is tried.
-        progress: told the share of the language model that is tried, between its layers; what it raises ends the run.
+        progress: told the share that is tried, at the beginning and between layers of the language model; what it raises ends the run.
     """
 
     def __init__(self, source: Path, checkpoint: Checkpoint, model: MiniCPMV, progress: Callable[[float], None]) -> None:
@@ -58,6 +58,7 @@ class Proof:
     @torch.inference_mode()
     def of(self, file: str, folder: Path) -> Figures:
         """Figures of one part, by the name of its file; the parts before it are in the folder too."""
+        self._progress(0.0)
         self._known.pop(file, None)
         if file == LANGUAGE_MODEL:
             return self._of_language_model(folder)

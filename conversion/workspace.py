@@ -91,13 +91,13 @@ def workspace(output: Path, identity: Mapping[str, Any]) -> Iterator[Workspace]:
     except OSError as cause:
         raise InputError(f"{output} cannot be made: {cause.strerror}.") from cause
     with _locked(place, output):
-        _put_back(output)
-        work = Workspace.open(place, identity)
         try:
+            _put_back(output)
+            work = Workspace.open(place, identity)
             yield work
             _move_into_place(work.folder, output)
         except BaseException:
-            if not work.steps:
+            if not kept_steps(output):
                 shutil.rmtree(place, ignore_errors=True)
             raise
         shutil.rmtree(place)

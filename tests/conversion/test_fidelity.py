@@ -42,9 +42,9 @@ def test_a_part_within_its_limits_has_no_shortfall():
 @pytest.mark.parametrize(
     ("figures", "sentence"),
     [
-        ({"cosine": 0.5}, "The language model in int4 is too far from the checkpoint: its cosine is 0.500000, and the limit is 0.85."),
+        ({"cosine": 0.5}, "The language model in int4 is too far from the checkpoint: its cosine is 0.500000, and the limit is 0.8."),
         ({"kl": 2.0}, "The language model in int4 is too far from the checkpoint: it diverges by 2.0000 nats, and the limit is 0.75."),
-        ({"cosine": float("nan")}, "The language model in int4 is too far from the checkpoint: its cosine is nan, and the limit is 0.85."),
+        ({"cosine": float("nan")}, "The language model in int4 is too far from the checkpoint: its cosine is nan, and the limit is 0.8."),
         ({"kl": float("nan")}, "The language model in int4 is too far from the checkpoint: it diverges by nan nats, and the limit is 0.75."),
     ],
 )

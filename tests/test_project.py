@@ -33,6 +33,7 @@ def test_the_figures_of_the_documents_are_those_of_the_benchmarks() -> None:
 
 
 def test_no_file_is_larger_than_a_space_accepts() -> None:
-    skipped = (".git", ".venv", ".venv-dev", ".mypy_cache")
+    skipped = (".git", ".venv", ".venv-dev", ".mypy_cache", "mutants")
     files = [path for top in ROOT.iterdir() if top.name not in skipped for path in (top.rglob("*") if top.is_dir() else [top])]
-    assert not [path for path in files if path.is_file() and path.stat().st_size > 10_000_000]
+    built = ROOT / "bench" / "built"  # by a benchmark, and ignored by git
+    assert not [path for path in files if path.is_file() and built not in path.parents and path.stat().st_size > 10_000_000]

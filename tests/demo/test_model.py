@@ -25,7 +25,7 @@ def test_the_checkpoint_is_a_whole_one_in_bfloat16_within_its_size() -> None:
     model = MiniCPMV.skeleton(ModelConfig.from_folder(CHECKPOINT))
     checkpoint.check(model.stored_shapes(), model.may_ignore)
     assert sum(path.stat().st_size for path in CHECKPOINT.glob("*.safetensors")) <= 12_000_000
-    assert checkpoint.numel() * torch.bfloat16.itemsize <= 12_000_000
+    assert sum(torch.Size(shape).numel() for shape in checkpoint.shapes.values()) * torch.bfloat16.itemsize <= 12_000_000
 
 
 def test_the_ir_is_within_its_size() -> None:
@@ -46,9 +46,9 @@ def report() -> dict[str, Any]:
 
 
 def test_it_is_right_about_scenes_that_training_never_saw(report: dict[str, Any]) -> None:
-    assert report["overall"] >= 0.8
-    assert report["kinds"]["one picture"] >= 0.85
-    assert min(report["languages"].values()) >= 0.75
+    assert report["overall"] >= 0.83
+    assert report["kinds"]["one picture"] >= 0.88
+    assert min(report["languages"].values()) >= 0.78
     assert report["small_print_without_slices"] <= report["skills"]["small_print"] - 0.4
 
 

@@ -34,7 +34,7 @@ def test_a_long_prompt_takes_its_share_of_a_step_and_nobody_waits_for_the_whole_
         return note
 
     with Asker(demo_folder, dataclasses.replace(ENGINE, max_running=10), blocks=2048) as asker:
-        long_request = asker.request(Message.user("word " * 1500), generation=GenerationConfig.greedy(max_new_tokens=2))
+        long_request = asker.request(Message.user("word " * 1500), generation=GenerationConfig.greedy(max_new_tokens=2, min_new_tokens=2))
         chats = [asker.submit(asker.request(Message.user(f"Count to {index}."), generation=ENDLESS), watch(index)) for index in range(8)]
         assert all_speak.wait(60)
         long = asker.submit(long_request, watch("long"))

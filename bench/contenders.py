@@ -1,7 +1,7 @@
 """One engine in a process of its own: a line of JSON in says what to do, a line of JSON out says how long it took; null is what it cannot do.
 
-All are asked the same: `chat` is a picture and a question, a follow-up, and the first turn again; `crowd` is users who each get an answer; `arrival`
-is somebody who comes with a long prompt while three others read their answers.
+All are asked the same: `chat` is a picture and a question, a follow-up, and the first turn again; `prompts` is users who come together with a long
+prompt each; `crowd` is users who each get an answer; `arrival` is somebody who comes with a long prompt while three others read their answers.
 """
 
 import argparse
@@ -98,8 +98,15 @@ class Ours:
         further.end()
         again = self._read(*first, tokens=ANSWER_TOKENS)
         again.end()
-        vision_s = outcome.vision_s / outcome.encoded_slices
-        return {"first_s": reading.ttft, "follow_up_s": further.ttft, "retry_s": again.ttft, "vision_s": vision_s}
+        return {"first_s": reading.ttft, "follow_up_s": further.ttft, "retry_s": again.ttft, "vision_s": outcome.vision_s}
+
+    def prompts(self, seed: int, users: int, prompt_tokens: int) -> Result:
+        if users > 1 and not self._for_many:
+            return None
+        readings = [self._read(Message.user(words(seed + user, prompt_tokens)), tokens=1) for user in range(users)]
+        for reading in readings:
+            reading.end()
+        return {"seconds": max(reading.times[0] for reading in readings) - readings[0].begun}
 
     def crowd(self, seed: int, users: int, tokens: int) -> Result:
         if users > 1 and not self._for_many:
@@ -142,27 +149,40 @@ class Genai:
         self._pipeline = openvino_genai.VLMPipeline(folder, "CPU")
 
     def chat(self, seed: int, side: int) -> Result:
-        image = Tensor(np.asarray(picture(seed, side))[None])
-        self._pipeline.start_chat()
-        first = self._times(QUESTION, ANSWER_TOKENS, images=[image])[0]
-        further = self._times(FOLLOW_UP, ANSWER_TOKENS)[0]
-        self._pipeline.finish_chat()
-        again = self._times(QUESTION, ANSWER_TOKENS, images=[image])[0]
-        return {"first_s": first, "follow_up_s": further, "retry_s": again}
+        images = [Tensor(np.asarray(picture(seed, side))[None])]
+        history = _history(QUESTION)
+        first, result = self._times(history, ANSWER_TOKENS, images)
+        history.append({"role": "assistant", "content": result.texts[0]})
+        history.append({"role": "user", "content": FOLLOW_UP})
+        further, _ = self._times(history, ANSWER_TOKENS)
+        again, _ = self._times(_history(QUESTION), ANSWER_TOKENS, images)
+        vision_s = result.perf_metrics.get_vision_encoding_duration().mean / 1000
+        return {"first_s": first[0], "follow_up_s": further[0], "retry_s": again[0], "vision_s": vision_s}
+
+    def prompts(self, seed: int, users: int, prompt_tokens: int) -> Result:
+        return {"seconds": self._times(_history(words(seed, prompt_tokens)), 1)[0][0]} if users == 1 else None
 
     def crowd(self, seed: int, users: int, tokens: int) -> Result:
-        return together([self._times(words(seed, 24), tokens)]) if users == 1 else None
+        return together([self._times(_history(words(seed, 24)), tokens)[0]]) if users == 1 else None
 
     def arrival(self, **_: int) -> Result:
         return None
 
-    def _times(self, prompt: str, tokens: int, **media: Any) -> list[float]:
-        """Seconds from the call to each piece of the answer."""
+    def _times(self, history: openvino_genai.ChatHistory, tokens: int, images: Sequence[Tensor] = ()) -> tuple[list[float], Any]:
+        """Seconds from the call to each piece of the answer, and the answer."""
         times: list[float] = []
         begun = time.perf_counter()
+
+        def note(_: str) -> None:
+            times.append(time.perf_counter() - begun)
+
         config = openvino_genai.GenerationConfig(max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False, ignore_eos=True)
-        self._pipeline.generate(prompt, generation_config=config, streamer=lambda _: times.append(time.perf_counter() - begun), **media)
-        return times
+        result = self._pipeline.generate(history, images=list(images), generation_config=config, streamer=note)
+        return times, result
+
+
+def _history(question: str) -> openvino_genai.ChatHistory:
+    return openvino_genai.ChatHistory([{"role": "user", "content": question}])
 
 
 class GenaiBatching:
@@ -178,6 +198,9 @@ class GenaiBatching:
         image = Tensor(np.asarray(picture(seed, side))[None])
         first, again = ({"times": self._run([(QUESTION, [image])], ANSWER_TOKENS)} for _ in range(2))
         return {"first_s": first["times"][0][0], "retry_s": again["times"][0][0]}
+
+    def prompts(self, seed: int, users: int, prompt_tokens: int) -> Result:
+        return {"seconds": max(times[0] for times in self._run([(words(seed + user, prompt_tokens), []) for user in range(users)], 1))}
 
     def crowd(self, seed: int, users: int, tokens: int) -> Result:
         return together(self._run([(words(seed + user, 24), []) for user in range(users)], tokens))

@@ -18,11 +18,11 @@ import numpy as np
 
 from bench.contenders import CONTENDERS
 from bench.full_size import VISION_LAYERS, build
+from bench.speed_table import USERS, table
 from pipeline.artifacts import BUNDLED
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILT = ROOT / "bench" / "built"
-USERS = (1, 2, 4, 8)
 
 
 class Process:
@@ -62,7 +62,9 @@ def main() -> None:
     options = parser.parse_args()
     folder = _full_size(options.layers) if options.full_size else options.model
     side = 1344 if options.full_size else 504  # a picture cut into nine
-    result = {"benchmark": "engine", "model": folder.name, "cores": os.cpu_count(), "runs": options.runs}
+    result = {"benchmark": "engine", "model": folder.name, "cores": os.cpu_count(), "runs": options.runs, "prompt_tokens": options.prompt_tokens}
+    if options.full_size:
+        result["layers"] = options.layers
     result["contenders"] = measure(folder, side, options)
     for line in table(result["contenders"]):
         print(line)
@@ -82,6 +84,9 @@ def measure(folder: Path, side: int, options: argparse.Namespace) -> dict[str, d
             for name, value in (process.do("chat", seed=seed, side=side) or {}).items():
                 found[process.name][name].append(value)
         for users in USERS:
+            for process in processes:
+                if figure := process.do("prompts", seed=seed + 500 + 10 * users, users=users, prompt_tokens=options.prompt_tokens // users):
+                    found[process.name][f"prefill_s_{users}"].append(figure["seconds"])
             for process in processes:
                 if figure := process.do("crowd", seed=seed + 10 * users, users=users, tokens=options.tokens):
                     found[process.name][f"tokens_per_s_{users}"].append(figure["tokens_per_s"])
@@ -108,13 +113,6 @@ def delays(figure: dict[str, Any]) -> dict[str, float]:
         "itl_p99_ratio": during[99] / quiet[99],
         "ttft_ratio": figure["beside_s"] / figure["alone_s"],
     }
-
-
-def table(contenders: dict[str, dict[str, float]]) -> list[str]:
-    """Markdown, a row for each figure."""
-    names = list(dict.fromkeys(name for figures in contenders.values() for name in figures))
-    rows = [[name, *(f"{figures[name]:.4g}" if name in figures else "-" for figures in contenders.values())] for name in names]
-    return ["| | " + " | ".join(contenders) + " |", "|---" * (1 + len(contenders)) + "|", *(f"| {' | '.join(row)} |" for row in rows)]
 
 
 def _full_size(layers: int) -> Path:

@@ -35,7 +35,8 @@ def test_it_asks_before_each_step_and_within_whether_to_go_on(calls):
     assert len(asked) == calls
 
 
-def test_no_bar_is_drawn_where_there_is_no_terminal(capsys):
+def test_no_bar_is_drawn_where_there_is_no_terminal(capsys, caplog):
+    caplog.set_level(logging.WARNING, "conversion")  # the lines that are logged are no bar
     with Progress(10, lambda: None) as progress, progress.step("part", 10):
         progress.within(0.5)
     assert capsys.readouterr().err == ""

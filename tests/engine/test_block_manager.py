@@ -44,6 +44,16 @@ def test_a_half_computed_block_takes_over_nothing() -> None:
     assert blocks.hits == 0
 
 
+def test_a_sequence_under_way_takes_over_what_another_has_computed_meanwhile() -> None:
+    blocks = BlockManager(8, 4)
+    late = Sequence(list(range(13)))
+    blocks.reserve([late], 4)
+    blocks.publish(late, 4)
+    computed(blocks, list(range(13)))
+    assert blocks.attach(late) == 8
+    assert late.num_computed_tokens == 12
+
+
 def test_two_that_computed_the_same_share_it_from_then_on() -> None:
     blocks = BlockManager(8, 4)
     first, second = (Sequence(list(range(6))) for _ in range(2))

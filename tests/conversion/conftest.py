@@ -94,6 +94,12 @@ class Decoder:
         return self.request.infer(inputs)["logits"].copy()
 
 
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    """Where a model folder is to be; nothing is there yet."""
+    return tmp_path / "models" / "out"
+
+
 @pytest.fixture(scope="session")
 def tiny(golden: Path) -> MiniCPMV:
     """The golden checkpoint as torch modules in float32."""

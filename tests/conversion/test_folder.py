@@ -11,11 +11,6 @@ from pipeline.errors import InputError
 
 
 @pytest.fixture
-def output(tmp_path):
-    return tmp_path / "models" / "out"
-
-
-@pytest.fixture
 def earlier(output):
     output.mkdir(parents=True)
     (output / "model.bin").write_text("old")

@@ -17,11 +17,6 @@ ROOT = Path(room.__file__).parent.parent
 
 
 @pytest.fixture
-def output(tmp_path):
-    return tmp_path / "models" / "out"
-
-
-@pytest.fixture
 def earlier(output):
     output.mkdir(parents=True)
     _finish(output, "old")

@@ -156,7 +156,7 @@ class EngineConfig:
     max_waiting: int = 32
     max_running: int = 8
     prefill_chunk_tokens: int = 64
-    mixed_step_tokens: int = 32
+    mixed_step_tokens: int = 48
     kv_cache_bytes: int | None = None
     prompt_lookup_tokens: int = 0
     max_seconds: float = 3600.0

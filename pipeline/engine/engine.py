@@ -196,11 +196,12 @@ class Engine:
         for row, group in enumerate(owners):
             rows.setdefault(group, []).append(row)
         choices = {row: choice for group, own in rows.items() for row, choice in zip(own, self._jobs[group].choices(), strict=False)}
-        tokens = dict(zip(choices, next_tokens(logits[list(choices)], list(choices.values())), strict=True))
+        chosen_from = logits if len(choices) == len(owners) else logits[list(choices)]  # copied only where some search
+        tokens = dict(zip(choices, next_tokens(chosen_from, list(choices.values())), strict=True))
         advanced = []
         for group, own in rows.items():
             job = self._jobs[group]
-            advanced.append((job, *job.advance(logits[own], [tokens[row] for row in own if row in tokens], self._blocks)))
+            advanced.append((job, *job.advance(logits[own] if job.searches else logits, [tokens[row] for row in own if row in tokens], self._blocks)))
         # Counted before it is told: whoever hears of an answer's end finds it in the figures.
         self._generated_tokens += sum(len(further) for _, further, _ in advanced)
         self._recent.append((self._clock(), self._generated_tokens))

@@ -73,7 +73,7 @@ class ModelRunner:
                 cache[target] = cache[source]
 
     def forward(self, batch: Sequence[Rows]) -> Logits:
-        """Compute what is next of each sequence: logits (wanted positions of the first, of the second, ...; vocabulary)."""
+        """Compute what is next of each sequence: logits (wanted positions of the first, of the second, ...; vocabulary), until the next call."""
         lengths = np.array([len(rows.inputs_embeds) for rows in batch])
         past = np.array([rows.past for rows in batch])
         ends = np.cumsum(lengths)
@@ -92,7 +92,7 @@ class ModelRunner:
             self._request.set_tensor(name, ov.Tensor(value))
         self._request.infer()
         logits = self._request.get_tensor("logits").data
-        return np.array(logits.reshape(-1, logits.shape[-1]), np.float32)
+        return np.asarray(logits.reshape(-1, logits.shape[-1]), np.float32)
 
     def warm_up(self, hidden_size: int, prefill_tokens: Sequence[int], sequences: int) -> None:
         """Compute in the shapes of serving once: prompts in steps of so many tokens, and every number of sequences that decode together.

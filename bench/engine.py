@@ -10,6 +10,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,11 @@ from typing import Any
 import numpy as np
 
 from bench.contenders import CONTENDERS
-from bench.full_size import VISION_LAYERS, build
+from bench.make_checkpoint import VISION_LAYERS, make_checkpoint
 from bench.speed_table import USERS, table
+from conversion.checkpoint import Source
+from conversion.compress import Recipe
+from conversion.job import convert
 from pipeline.artifacts import BUNDLED
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -61,7 +65,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
     folder = _full_size(options.layers) if options.full_size else options.model
-    side = 1344 if options.full_size else 504  # a picture cut into nine
+    side = 672 if options.full_size else 504  # a picture cut into three, and into nine
     result = {"benchmark": "engine", "model": folder.name, "cores": os.cpu_count(), "runs": options.runs, "prompt_tokens": options.prompt_tokens}
     if options.full_size:
         result["layers"] = options.layers
@@ -116,10 +120,13 @@ def delays(figure: dict[str, Any]) -> dict[str, float]:
 
 
 def _full_size(layers: int) -> Path:
+    """A model folder of the real geometry with random weights: speed does not depend on what the weights are."""
     folder = BUILT / f"{layers}-layers"
     if not folder.exists():
         BUILT.mkdir(exist_ok=True)
-        build(folder, layers, VISION_LAYERS)
+        with tempfile.TemporaryDirectory(dir=BUILT) as checkpoint:
+            make_checkpoint(Path(checkpoint), layers, VISION_LAYERS)
+            convert(Source.locate(checkpoint), folder, Recipe("int4"))
     return folder
 
 

@@ -6,18 +6,20 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from conversion.fidelity import table as fidelity_table
 from demo.evaluate import formats_table, table
 
 ROOT = Path(__file__).resolve().parent.parent
-README, CARD = ROOT / "README.md", ROOT / "demo" / "model" / "README.md"
+README, CARD, OPERATE = ROOT / "README.md", ROOT / "demo" / "model" / "README.md", ROOT / "docs" / "operate.md"
 RESULTS = ROOT / "bench" / "results"
 START, END = "<!-- figures: made by `make bench` -->", "<!-- end of figures -->"
 
 
 def rendered() -> dict[Path, str]:
     """Each document with the figures of the stored results."""
-    startup, accuracy = (json.loads((RESULTS / name).read_text()) for name in ("startup.json", "accuracy.json"))
-    return {README: _between_markers(README, _summary(startup, accuracy)), CARD: _between_markers(CARD, _measured(accuracy))}
+    startup, accuracy, full_size = (json.loads((RESULTS / f"{name}.json").read_text()) for name in ("startup", "accuracy", "full_size"))
+    figures = {README: _summary(startup, accuracy), CARD: _measured(accuracy), OPERATE: _expected(full_size)}
+    return {document: _between_markers(document, text) for document, text in figures.items()}
 
 
 def _summary(startup: dict[str, Any], accuracy: dict[str, Any]) -> str:
@@ -38,6 +40,43 @@ def _summary(startup: dict[str, Any], accuracy: dict[str, Any]) -> str:
 
 def _measured(accuracy: dict[str, Any]) -> str:
     return f"{accuracy['questions']} questions, greedy decoding, INT4:\n\n{table(accuracy)}"
+
+
+def _expected(result: dict[str, Any]) -> str:
+    """Time and memory of each step at the real size."""
+    steps = result["steps"]
+    serving = steps["serving"]
+    start, picture, context = serving["start"], serving["picture"], serving["context"]
+    rows = [
+        ("convert.py", steps["conversion"]["wall_s"], steps["conversion"]),
+        ("push to a Hub on the same machine", steps["push"]["wall_s"], steps["push"]),
+        ("start: pull from that Hub, check, load, warm up", serving["ready_s"], start),
+        ("first words about a new picture of 1344x1344, cut into nine", picture["first_words_s"], None),
+        (f"first words about it beside a question of {context['tokens']:,} tokens in all", context["first_words_s"], None),
+        ("from word to word", picture["s_a_partial"], None),
+        ("serving all of that", None, serving),
+    ]
+    sizes = ", ".join(f"{name.removeprefix('openvino_').removesuffix('.bin')} {size / 1e6:,.0f}" for name, size in result["bytes"].items())
+    return "\n".join(
+        [
+            f"One run on {result['cores']} cores, within {result['limit']}. The weights are random and of the real geometry ({result['layers']} "
+            f"layers, {result['vision_layers']} in the image encoder): neither time nor memory depends on what they are.",
+            "",
+            "| step | seconds | anonymous memory at most, GiB | with mapped files, GiB |",
+            "|---|---|---|---|",
+            *(f"| {name} | {'' if seconds is None else f'{seconds:,}'} | {_peaks(peaks)} |" for name, seconds, peaks in rows),
+            "",
+            f"Megabytes on disk: {sizes}.",
+            "",
+            "Each part beside the checkpoint on the same inputs (random weights are the hardest to round):",
+            "",
+            *fidelity_table(result["fidelity"]),
+        ]
+    )
+
+
+def _peaks(peaks: dict[str, float] | None) -> str:
+    return f"{peaks['peak_anonymous_gib']} | {peaks['peak_resident_gib']}" if peaks else " | "
 
 
 def _between_markers(document: Path, figures: str) -> str:

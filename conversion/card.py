@@ -9,10 +9,8 @@ from huggingface_hub import ModelCardData
 
 from conversion.checkpoint import Source
 from conversion.fidelity import FIDELITY, Figures, table
-from pipeline.artifacts import MANIFEST
+from pipeline.artifacts import CARD, MANIFEST
 from pipeline.config import read_json
-
-CARD = "README.md"
 
 TEMPLATE = """---
 {metadata}

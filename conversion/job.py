@@ -10,7 +10,7 @@ from pathlib import Path
 import PIL.Image
 
 from conversion.calibration import encoder_inputs
-from conversion.card import CARD, write_card
+from conversion.card import write_card
 from conversion.checkpoint import Checkpoint, Source
 from conversion.compress import Recipe
 from conversion.fidelity import FIDELITY, Figures, Limits
@@ -22,7 +22,7 @@ from conversion.progress import Progress
 from conversion.proof import Proof
 from conversion.tokenizer import check_tokenizer, write_small_files
 from conversion.workspace import Workspace, workspace
-from pipeline.artifacts import File, Manifest
+from pipeline.artifacts import CARD, File, Manifest
 from pipeline.config import ModelConfig
 from pipeline.errors import ArtifactError, InputError
 

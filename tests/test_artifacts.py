@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.artifacts import BUNDLED, LANGUAGE_MODEL, MANIFEST, REQUIRED, File, Manifest, locate, obtain, verify
+from pipeline.artifacts import BUNDLED, CARD, LANGUAGE_MODEL, MANIFEST, REQUIRED, File, Manifest, locate, obtain, verify
 from pipeline.errors import ArtifactError
 from tests.hub.server import Fault, Server
 
@@ -47,6 +47,17 @@ def test_a_damaged_file_is_named(folder: Path, damage, sentence: str) -> None:
     damage(folder / LANGUAGE_MODEL)
     with pytest.raises(ArtifactError, match=f"{LANGUAGE_MODEL} {sentence}"):
         verify(folder)
+
+
+def test_a_card_that_was_edited_or_dropped_since_stops_nobody(folder: Path) -> None:
+    (folder / CARD).write_text("# A model")
+    manifest = Manifest.read(folder)
+    manifest.files[CARD] = File.of(folder / CARD)
+    manifest.write(folder)
+    (folder / CARD).write_text("# A model, with a word from its owner")
+    verify(folder)
+    (folder / CARD).unlink()
+    verify(folder)
 
 
 def test_missing_files_are_named(folder: Path) -> None:

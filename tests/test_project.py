@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+from huggingface_hub import metadata_load
+
 from bench import figures
 
 ROOT = Path(__file__).parent.parent
@@ -25,6 +27,24 @@ def test_the_space_gets_the_gradio_that_was_tested() -> None:
     assert pinned
     assert declared
     assert pinned[1] == declared[1]
+
+
+def test_the_front_matter_is_what_a_space_needs() -> None:
+    front = metadata_load(ROOT / "README.md")
+    assert front == front | {
+        "sdk": "gradio",
+        "app_file": "app.py",
+        "python_version": "3.11",
+        "license": "apache-2.0",
+        "models": ["openbmb/MiniCPM-V-2_6"],
+        "suggested_hardware": "cpu-basic",
+        "startup_duration_timeout": "1h",
+    }
+    assert (ROOT / front["app_file"]).is_file()
+    assert {"openvino", "minicpmv", "image-text-to-text"} <= set(front["tags"])
+    assert len(front["short_description"]) <= 60, "what the Hub shows of it"
+    colours = {"red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray"}
+    assert {front["colorFrom"], front["colorTo"]} <= colours
 
 
 def test_the_figures_of_the_documents_are_those_of_the_benchmarks() -> None:

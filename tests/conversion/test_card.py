@@ -3,9 +3,10 @@ import json
 import pytest
 from huggingface_hub import ModelCard
 
-from conversion.card import CARD, base_model, write_card
+from conversion.card import base_model, write_card
 from conversion.checkpoint import Source
 from conversion.fidelity import FIDELITY
+from pipeline.artifacts import CARD
 
 RECIPE = {"weight_format": "int4", "group_size": 64, "ratio": 1.0, "symmetric": True, "vision_format": "int8-ptq"}
 PARTS = {

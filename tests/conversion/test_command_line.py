@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -167,3 +168,31 @@ def test_an_interrupted_run_says_what_it_keeps_and_the_same_command_goes_on(gold
     assert done.returncode == 0
     assert (f"Done by an earlier run, and whole: {', '.join(kept)}." in done.stderr) == bool(kept)
     assert Manifest.read(output) == Manifest.read(fp32_folder)
+
+
+@pytest.mark.timeout(900)  # a dozen runs of the command
+def test_killed_at_ten_random_moments_it_always_goes_on_to_the_same_bytes(golden, tmp_path, fp32_folder):
+    output, random, kills = tmp_path / "out", Random(5), 0
+    command = [sys.executable, "convert.py", str(golden / "tiny_model"), "--output", str(output), "--weight-format", "fp32"]
+    begun = time.perf_counter()
+    subprocess.run(command, check=True, cwd=ROOT, stderr=subprocess.DEVNULL)
+    seconds = time.perf_counter() - begun
+    shutil.rmtree(output)
+    while kills < 10:
+        with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE) as process:
+            try:
+                process.communicate(timeout=random.uniform(0, seconds))
+            except subprocess.TimeoutExpired:
+                process.kill()
+        if process.returncode == 0:  # it was quicker, and there is nothing to go on from
+            assert Manifest.read(output) == Manifest.read(fp32_folder)
+            shutil.rmtree(output)
+        else:
+            assert process.returncode == -signal.SIGKILL
+            kills += 1
+            if output.exists():  # killed at its very end
+                verify(output)
+    assert _run(golden / "tiny_model", "--output", output, "--weight-format", "fp32").returncode == 0
+    assert Manifest.read(output) == Manifest.read(fp32_folder)
+    verify(output)
+    assert list(tmp_path.iterdir()) == [output]

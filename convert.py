@@ -5,6 +5,7 @@ Exit status 0 when it is done, 2 for an error of the person who asked, with one 
 
 import argparse
 import contextlib
+import ctypes
 import logging
 import signal
 import sys
@@ -20,6 +21,20 @@ class Interruption:
 
     def __init__(self) -> None:
         self.asked = False
+
+    def listen(self) -> None:
+        """From now on, in the main thread, whatever OpenVINO does to it.
+
+        Its CPU plug-in gives the thread that loads it a stack for signals and takes it back when it goes. Of several that come and go in another
+        order, one leaves the thread with a stack that is no longer there, and the next signal that is to run on it ends the process. Python has
+        its handlers run there if there is one; the C library's plain `signal` does not.
+        """
+        libc = ctypes.CDLL(None)
+        libc.signal.argtypes, libc.signal.restype = [ctypes.c_int, ctypes.c_void_p], ctypes.c_void_p
+        for kind in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(kind, self)
+            libc.signal(kind, libc.signal(kind, None))  # Python's own handler, as it was but for the stack
+            signal.siginterrupt(kind, True)
 
     def __call__(self, *_: object) -> None:
         self.asked = True
@@ -40,8 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("conversion").setLevel(logging.INFO)
     interruption = Interruption()
-    for kind in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(kind, interruption)
+    interruption.listen()
     finished = options.push_only
     try:
         target = Target(options.push_to, options.push_revision, options.private) if options.push_to else None

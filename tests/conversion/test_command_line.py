@@ -140,6 +140,35 @@ def test_an_interrupted_push_says_how_to_go_on(hub, handlers, monkeypatch, capsy
     assert capsys.readouterr().err.endswith(f"Interrupted: --push-only {BUNDLED} goes on where it was.\n")
 
 
+#: A conversion during which two models of OpenVINO's go in the order they came, and then the signal comes.
+INTERRUPTED = """
+import os, signal, sys, time
+import numpy as np, openvino as ov
+from openvino import opset13 as ops
+import conversion.job, convert
+
+def model():
+    parameter = ops.parameter([1], np.float32)
+    return ov.Core().compile_model(ov.Model([ops.relu(parameter)], [parameter]), "CPU")
+
+def conversion_(*_):
+    one, other = model(), model()
+    del one
+    del other
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(60)
+
+conversion.job.convert = conversion_
+sys.exit(convert.main(sys.argv[1:]))
+"""
+
+
+def test_a_signal_is_heard_though_openvino_took_its_stack_for_signals_away(golden, tmp_path):
+    command = [sys.executable, "-c", INTERRUPTED, str(golden / "tiny_model"), "--output", str(tmp_path / "out")]
+    done = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True, timeout=50)
+    assert (done.returncode, done.stderr) == (130, "Interrupted: nothing was written.\n")
+
+
 def test_the_fallback_is_refused_where_nothing_could_fall_back(capsys):
     with pytest.raises(SystemExit) as caught:
         convert.main(["source", "--output", "out", "--ptq-fallback"])

@@ -1,7 +1,7 @@
 # make          format, lint, types and unit tests
 # make run      the page, on port 7860, with the bundled model unless MODEL_DIR or MODEL_REPO says otherwise
 # make test     everything, in an environment of its own
-# make bench    the benchmarks, and their figures in the README
+# make bench    the benchmarks, and their figures in the documents; an hour, 40 GB of disk
 # make mutants  how many changes of the engine's books the tests notice
 
 SHELL := bash
@@ -35,6 +35,8 @@ format: .venv-dev/installed
 bench: .venv/installed .venv-dev/installed
 	$(RUN) -m bench.startup --write
 	$(DEV) demo/evaluate.py demo/model/int4 --source demo/model/checkpoint | tail -n 1 > bench/results/accuracy.json
+	$(DEV) -m bench.engine --full-size --layers 4 --write
+	$(DEV) -m bench.full_size bench/built/full-size --write
 	$(DEV) -m bench.figures
 
 mutants: .venv-dev/installed

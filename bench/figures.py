@@ -3,22 +3,30 @@
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from bench.speed_table import table as speed_table
 from conversion.fidelity import table as fidelity_table
 from demo.evaluate import formats_table, table
 
 ROOT = Path(__file__).resolve().parent.parent
-README, CARD, OPERATE = ROOT / "README.md", ROOT / "demo" / "model" / "README.md", ROOT / "docs" / "operate.md"
+README, CARD, OPERATE, SPEED = (ROOT / name for name in ("README.md", "demo/model/README.md", "docs/operate.md", "docs/speed.md"))
 RESULTS = ROOT / "bench" / "results"
 START, END = "<!-- figures: made by `make bench` -->", "<!-- end of figures -->"
 
 
 def rendered() -> dict[Path, str]:
     """Each document with the figures of the stored results."""
-    startup, accuracy, full_size = (json.loads((RESULTS / f"{name}.json").read_text()) for name in ("startup", "accuracy", "full_size"))
-    figures = {README: _summary(startup, accuracy), CARD: _measured(accuracy), OPERATE: _expected(full_size)}
+    names = ("startup", "accuracy", "full_size", "engine_full_size")
+    startup, accuracy, full_size, speed = (json.loads((RESULTS / f"{name}.json").read_text()) for name in names)
+    figures = {
+        README: f"{_summary(startup, accuracy)}\n\n{_compared(speed)}",
+        CARD: _measured(accuracy),
+        OPERATE: _expected(full_size),
+        SPEED: "\n".join([f"{_conditions(speed)}:", "", *speed_table(speed["contenders"])]),
+    }
     return {document: _between_markers(document, text) for document, text in figures.items()}
 
 
@@ -40,6 +48,25 @@ def _summary(startup: dict[str, Any], accuracy: dict[str, Any]) -> str:
 
 def _measured(accuracy: dict[str, Any]) -> str:
     return f"{accuracy['questions']} questions, greedy decoding, INT4:\n\n{table(accuracy)}"
+
+
+def _conditions(speed: dict[str, Any]) -> str:
+    return f"{speed['layers']} layers, {speed['cores']} cores, prompts of {speed['prompt_tokens']} tokens, median of {speed['runs']} runs"
+
+
+def _compared(speed: dict[str, Any]) -> str:
+    """Of what is told about others, the best of them."""
+    ours, *others = (speed["contenders"][name] for name in ("paged", "genai", "genai batching"))
+
+    def best(name: str, of: Callable[[list[float]], float]) -> str:
+        return f"{ours[name]:.3g} ({of([other[name] for other in others if name in other]):.3g})"
+
+    return (
+        "Speed at the real size, in brackets the better of `openvino_genai`'s two pipelines: seconds to read a long prompt "
+        f"{best('prefill_s_1', min)} for one user and {best('prefill_s_4', min)} for four, tokens a second {best('tokens_per_s_1', max)} "
+        f"for one user and {best('tokens_per_s_4', max)} for four, seconds to the first word about a picture {best('first_s', min)} and of a "
+        f"follow-up {best('follow_up_s', min)} ({_conditions(speed)}; [all figures](docs/speed.md))."
+    )
 
 
 def _expected(result: dict[str, Any]) -> str:

@@ -55,7 +55,7 @@ class Embedder:
 
     def embed(self, input_ids: Sequence[int]) -> NDArray[np.float32]:
         """(tokens,) -> (tokens, hidden); the caller's own, so that image embeds can be written into it."""
-        return np.array(self._request.infer({"input": np.array([input_ids], np.int64)})["inputs_embeds"][0], np.float32)
+        return np.array(self._request.infer({"input": np.array([input_ids], np.int64)}, share_outputs=True)["inputs_embeds"][0], np.float32)
 
 
 def head_of(model: ov.Model) -> ov.Node:

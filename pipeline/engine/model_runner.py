@@ -90,8 +90,7 @@ class ModelRunner:
         }
         for name, value in inputs.items():
             self._request.set_tensor(name, ov.Tensor(value))
-        self._request.infer()
-        logits = self._request.get_tensor("logits").data
+        logits = self._request.infer(share_outputs=True)["logits"]
         return np.asarray(logits.reshape(-1, logits.shape[-1]), np.float32)
 
     def warm_up(self, hidden_size: int, prefill_tokens: Sequence[int], sequences: int) -> None:

@@ -10,7 +10,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PIP := -m pip install --quiet --disable-pip-version-check
 RUN := .venv/bin/python
 DEV := .venv-dev/bin/python
-UNIT := tests --ignore=tests/bench --ignore=tests/browser --ignore=tests/conversion --ignore=tests/demo --ignore=tests/reliability --ignore=tests/test_app.py
+UNIT := tests --ignore=tests/bench --ignore=tests/browser --ignore=tests/conversion --ignore=tests/demo --ignore=tests/reliability --ignore=tests/ui/test_chat.py --ignore=tests/ui/test_server.py --ignore=tests/test_app.py
 
 .PHONY: quick run test lint format bench mutants clean
 

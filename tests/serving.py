@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import gradio
+from gradio_client import Client, handle_file
 
 import app
 from pipeline import Answer, Assistant, Delta, GenerationConfig, Message, TextDelta
+from ui.server import launch
 
 T = TypeVar("T")
 MEDIA = Path(gradio.__path__[0]) / "media_assets"
@@ -80,6 +82,16 @@ def words(*texts: str) -> list[Delta]:
     return [*map(TextDelta, texts), answer("".join(texts))]
 
 
+def connect(address: str) -> Client:
+    """A client of the API. Closing one takes a second of waiting for its heartbeat; they end with the server."""
+    return Client(address, verbose=False, analytics_enabled=False)
+
+
+def message(question: str, *files: Path) -> dict[str, Any]:
+    """What such a client sends to `/chat`."""
+    return {"text": question, "files": [handle_file(str(path)) for path in files]}
+
+
 def in_a_loop(function: Callable[[], T]) -> T:
     """Call in a thread where an event loop runs: where none does, Gradio makes some and forgets to close them."""
 
@@ -100,7 +112,7 @@ def served(assistant: Any, uploads: Path, notice: str = "") -> Iterator[str]:
 
     def start() -> tuple[Any, str]:
         demo = app.build(assistant, notice)
-        return demo, app.launch(demo, "127.0.0.1", port)
+        return demo, launch(demo, "127.0.0.1", port)
 
     demo, address = in_a_loop(start)
     try:

@@ -5,13 +5,12 @@ from contextlib import aclosing
 from pathlib import Path
 
 import pytest
-from gradio_client import Client, handle_file
 
 from demo.episodes import Media, episode
 from demo.exam import image_file, video_file
 from pipeline import Assistant, Delta, GenerationConfig, Message
 from pipeline.artifacts import BUNDLED
-from tests.serving import served
+from tests.serving import connect, message, served
 
 #: What is shown and asked -> the skill and the number of an episode that training never saw, and its language.
 SCENES = {
@@ -59,8 +58,7 @@ def test_the_page_answers_rightly(address: str, tmp_path: Path, scene: str) -> N
     skill, number, language = SCENES[scene]
     shown = episode(number, "test", skill)
     assert shown.language == language
-    client = Client(address, verbose=False, analytics_enabled=False)
+    client = connect(address)
     for index, turn in enumerate(shown.turns if skill == "followup" else shown.turns[:1]):
         files = [_stored(media, tmp_path / f"{index} {place}") for place, media in enumerate(turn.media)]
-        message = {"text": turn.question, "files": [handle_file(str(path)) for path in files]}
-        assert client.predict(message, api_name="/chat") == turn.answer, turn.question
+        assert client.predict(message(turn.question, *files), api_name="/chat") == turn.answer, turn.question

@@ -53,6 +53,11 @@ def imports(path: Path) -> set[str]:
     return names
 
 
+def tops(path: Path) -> set[str]:
+    """The packages that a file imports anything from."""
+    return {name.partition(".")[0] for name in imports(path)}
+
+
 def test_every_module_of_the_pipeline_has_its_place_in_the_order() -> None:
     found = {path.relative_to(ROOT / "pipeline").with_suffix("").as_posix().replace("/", ".") for path in (ROOT / "pipeline").rglob("*.py")}
     assert found == {*ORDER, "engine.__init__"}
@@ -77,10 +82,20 @@ def test_openvino_finds_nothing_to_report_its_use_with() -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout == "None\n"
 
 
-def test_the_front_alone_knows_gradio_and_knows_no_conversion() -> None:
-    for path in (ROOT / "pipeline").rglob("*.py"):
-        assert not any(name.partition(".")[0] in ("gradio", "torch", "transformers", "nncf", "conversion") for name in imports(path)), path
-    assert not any(name.partition(".")[0] in ("torch", "transformers", "nncf", "conversion") for name in imports(ROOT / "app.py"))
+def test_the_front_alone_knows_gradio_and_nobody_else_the_front() -> None:
+    for room in ("pipeline", "conversion", "demo", "bench"):
+        for path in (ROOT / room).rglob("*.py"):
+            assert not {"gradio", "ui", "app"} & tops(path), path
+
+
+def test_the_run_time_and_the_front_know_no_conversion() -> None:
+    for path in (ROOT / "app.py", *(ROOT / "pipeline").rglob("*.py"), *(ROOT / "ui").rglob("*.py")):
+        assert not {"torch", "transformers", "nncf", "conversion"} & tops(path), path
+
+
+def test_the_parts_of_the_front_do_not_reach_back_to_its_layout() -> None:
+    for path in (ROOT / "ui").rglob("*.py"):
+        assert "app" not in tops(path), path
 
 
 def test_the_exported_names_are_all_there_and_sorted() -> None:

@@ -1,0 +1,57 @@
+"""What Gradio hands over, a message and a history -> the conversation for the model; and the asides in a chat, which are no part of it."""
+
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from pipeline import Image, Message, Text, Video
+
+# Not by the system's table of types, which a slim container lacks. What a file really is, its decoder finds out.
+VIDEO_SUFFIXES = frozenset({".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm"})
+PROGRESS, REFUSED = "progress", "refused"  # kinds of asides
+NO_WORDS = "*(The model had nothing to say.)*"
+
+
+def normalise(message: str | Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> list[Message]:
+    """What Gradio hands over, in any of its shapes -> the conversation, the new message last.
+
+    The history may come from the browser, so whatever is not a user's or an assistant's turn in a known shape is left out. So is a user's turn
+    that nothing followed or that was refused: what was wrong with it, say a broken file, would be wrong with every later message.
+    """
+    turns = [entry for entry in history if entry.get("role") in ("user", "assistant")]
+    messages = []
+    for turn, following in zip_longest(turns, turns[1:]):
+        parts, kind = _parts(turn.get("content")), aside_kind(turn)
+        if turn["role"] == "user":
+            if following is not None and following["role"] == "assistant" and aside_kind(following) != REFUSED:
+                messages.append(Message("user", parts))
+        elif kind is None:
+            messages.append(Message("assistant", tuple(part for part in parts if isinstance(part, Text) and part.text != NO_WORDS)))
+    if isinstance(message, str):
+        message = {"text": message}
+    files = [{"path": file} if isinstance(file, str) else file for file in message.get("files") or []]
+    return [*messages, Message("user", _parts([*files, message.get("text")]))]
+
+
+def aside(title: str, kind: str) -> dict[str, Any]:
+    """A line in the chat that is no part of the conversation."""
+    return {"role": "assistant", "content": "", "metadata": {"title": title, "id": kind}}
+
+
+def aside_kind(turn: Mapping[str, Any]) -> str | None:
+    """Which kind of aside a turn of a history is; None for words of the conversation."""
+    metadata = turn.get("metadata") or {}
+    return str(metadata.get("id")) if metadata.get("title") else None
+
+
+def _parts(content: object) -> tuple[Text | Image | Video, ...]:
+    """The texts and files of a message's content, in order; items of any other kind are none of the model's business."""
+    parts: list[Text | Image | Video] = []
+    for item in content if isinstance(content, list) else [content]:
+        match item:
+            case {"type": "text", "text": str(text)} | str(text) if text.strip():
+                parts.append(Text(text.strip()))
+            case {"path": str(path)} | {"type": "file", "file": {"path": str(path)}}:
+                parts.append(Video(path) if Path(path).suffix.lower() in VIDEO_SUFFIXES else Image(path))
+    return tuple(parts)

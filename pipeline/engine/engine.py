@@ -39,7 +39,8 @@ class Engine:
         self._config, self._engine, self._terminators, self._clock = config, engine, tuple(terminators), clock
         self._arrived: deque[Job] = deque()
         self._jobs: dict[Group, Job] = {}
-        self._steps = self._generated_tokens = 0
+        self._steps = self._generated_tokens = self._failures = 0
+        self._restarting = False
         self._recent: deque[tuple[float, int]] = deque(maxlen=32)  # when a step ended, and how many tokens had been generated
         self._closed, self._why_closed = False, "The model was shut down."
         self._changed = threading.Condition()
@@ -95,6 +96,8 @@ class Engine:
             encoded_slices=self._vision.encoded,
             generated_tokens=self._generated_tokens,
             tokens_per_second=(after - before) / max(until - since, 1e-9),
+            failures=self._failures,
+            health="dead" if self._closed else "restarting" if self._restarting else "serving",
         )
 
     def _serve(self) -> None:
@@ -220,8 +223,11 @@ class Engine:
     def _fail(self, cause: Exception) -> None:
         """Tell everybody, and start from nothing; if the model does not let us, take no more."""
         jobs, self._jobs = list(self._jobs.values()), {}
+        self._failures += 1
+        self._restarting = True
         try:
             self._start_afresh()
+            self._restarting = False
         except Exception:
             logger.exception("The engine cannot be started again")
             with self._changed:

@@ -12,6 +12,7 @@ from pipeline.preprocess import Slice
 
 FinishReason: TypeAlias = Literal["stop", "length", "cancelled"]
 Stage: TypeAlias = Literal["queued", "vision", "prefill"]
+Health: TypeAlias = Literal["serving", "restarting", "dead"]
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class Ticket:
 
 @dataclass(frozen=True)
 class Stats:
-    """An engine's books: requests, KV blocks (none where there is no pool), and what was done since it was started."""
+    """An engine's books: requests, KV blocks (none where there is no pool), what was done since it was started, and whether it goes on."""
 
     running: int
     waiting: int
@@ -95,3 +96,5 @@ class Stats:
     encoded_slices: int
     generated_tokens: int
     tokens_per_second: float  # over the last steps
+    failures: int  # after each of which it started from nothing, or died
+    health: Health

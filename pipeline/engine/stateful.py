@@ -44,7 +44,7 @@ class StatefulEngine:
         self._held: list[Key] = []  # what the runner's state was computed from
         self._waiting: deque[Ticket] = deque()
         self._running: Ticket | None = None
-        self._generated_tokens = 0
+        self._generated_tokens = self._failures = 0
         self._closed, self._why_closed = False, "The model was shut down."
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._serve, name="engine", daemon=True)
@@ -81,7 +81,20 @@ class StatefulEngine:
         self._thread.join()
 
     def stats(self) -> Stats:
-        return Stats(int(self._running is not None), len(self._waiting), 0, 0, 0, 0, 0, self._vision.encoded, self._generated_tokens, 0.0)
+        return Stats(
+            running=int(self._running is not None),
+            waiting=len(self._waiting),
+            num_blocks=0,
+            num_free_blocks=0,
+            block_hits=0,
+            block_evictions=0,
+            preemptions=0,
+            encoded_slices=self._vision.encoded,
+            generated_tokens=self._generated_tokens,
+            tokens_per_second=0.0,
+            failures=self._failures,
+            health="dead" if self._closed else "serving",
+        )
 
     def _serve(self) -> None:
         while True:
@@ -97,6 +110,7 @@ class StatefulEngine:
                 # Whatever it was, the state may be half-written: the next request starts from none.
                 logger.exception("A request failed in the engine")
                 outcome = Failed.because(cause)
+                self._failures += 1
                 if not self._forget():
                     self._give_up(cause)
             ticket.publish(outcome)

@@ -144,6 +144,23 @@ def test_a_failure_of_the_model_is_told_and_does_not_spoil_the_next_answer(
     assert "out of memory" in str(failed.error.__cause__)
     answer = asker.ask(message)
     assert (answer.cached_tokens, answer.token_ids) == (0, expected)
+    assert (asker.engine.stats().failures, asker.engine.stats().health) == (1, "serving")
+
+
+def test_an_engine_says_while_it_is_starting_again(asker: Asker, monkeypatch: pytest.MonkeyPatch) -> None:
+    if isinstance(asker.engine, StatefulEngine):
+        pytest.skip("starting again takes it no time")
+    heard: list[str] = []
+
+    def fail(*_: object) -> None:
+        monkeypatch.undo()
+        warm_up = asker.runner.warm_up
+        monkeypatch.setattr(asker.runner, "warm_up", lambda *shapes: (heard.append(asker.engine.stats().health), warm_up(*shapes)))
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(asker.runner, "forward", fail)
+    assert isinstance(asker.submit(asker.request(Message.user("first"))).last(), Failed)
+    assert (heard, asker.engine.stats().health) == (["restarting"], "serving")
 
 
 def test_an_engine_that_cannot_start_afresh_tells_everybody_and_takes_no_more(asker: Asker, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,6 +182,7 @@ def test_an_engine_that_cannot_start_afresh_tells_everybody_and_takes_no_more(as
     assert all(isinstance(recorder.last(), Failed) for recorder in recorders)
     with pytest.raises(EngineDead, match="could not be started again"):
         asker.submit(asker.request(Message.user("third")))
+    assert asker.engine.stats().health == "dead"
 
 
 @pytest.mark.parametrize("backend", ["stateful", "paged"])

@@ -1,4 +1,4 @@
-"""What the environment asks for -> a model, and the page over it. The layout; its parts are in `ui/`."""
+"""What the environment asks for -> the page, at once, and the model behind it as soon as it can be. The layout; its parts are in `ui/`."""
 
 import logging
 import os
@@ -11,10 +11,11 @@ from pathlib import Path
 
 import gradio as gr
 
-from pipeline import ArtifactError, Assistant, EngineConfig, InputError, obtain
-from pipeline.artifacts import BUNDLED
+from pipeline import Assistant, EngineConfig, InputError
 from ui.chat import Chat
+from ui.model import Model, Report, load
 from ui.server import launch
+from ui.startup import startup_line
 
 logger = logging.getLogger("app")
 
@@ -33,29 +34,35 @@ DELETE_CACHE_SECONDS = (3600, 3600)
 MAX_WAITING_FOR_THE_QUEUE = 32
 
 
-def build(assistant: Assistant, notice: str = "") -> gr.Blocks:
-    """The page over a loaded model; `notice` (markdown) stands above the chat."""
+def build(model: Model, notice: str = "") -> gr.Blocks:
+    """The page over a model; `notice` (markdown) stands above the chat."""
     page = gr.Blocks(title=TITLE, analytics_enabled=False, fill_height=True, delete_cache=DELETE_CACHE_SECONDS)
     with page:
         gr.Markdown(HEADER)
         gr.Markdown(notice, visible=bool(notice))
-        Chat(assistant)
+        startup_line(page, model)
+        Chat(model)
     page.queue(max_size=MAX_WAITING_FOR_THE_QUEUE)
     return page
 
 
 def main() -> None:
-    """Load the model that the environment asks for and serve it until the process is told to end."""
+    """Serve the model that the environment asks for until the process is told to end."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for name in ("app", "pipeline"):
         logging.getLogger(name).setLevel(logging.INFO)
     # Leaving _serve deletes the uploads; SIGTERM, which is how a container is stopped, would by itself end the process at once.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    status = 0
     try:
         _serve(os.environ)
-    except (ArtifactError, InputError) as error:
-        print(error, file=sys.stderr)  # noqa: T201
-        sys.exit(2)
+    except SystemExit:
+        pass
+    except InputError as error:
+        print(error, file=sys.stderr, flush=True)  # noqa: T201
+        status = 2
+    # A download or a compilation under way cannot be interrupted, and the interpreter's own end would wait for it.
+    os._exit(status)
 
 
 def _serve(environ: Mapping[str, str]) -> None:
@@ -66,17 +73,24 @@ def _serve(environ: Mapping[str, str]) -> None:
     for name, value, low, high in (("The port", port, 1, 65535), ("CPU_CORES", threads, 0, 1024)):
         if not value.isdecimal() or not low <= int(value) <= high:
             raise InputError(f"{name} is {value!r}; it must be a whole number from {low} to {high}.")
-    folder = obtain(environ)
     engine = EngineConfig(device=environ.get("DEVICE") or "AUTO", threads=int(threads))
-    with tempfile.TemporaryDirectory(prefix="uploads-") as uploads, Assistant(folder, engine) as assistant:
+    notice = "" if environ.get("MODEL_DIR") or environ.get("MODEL_REPO") else DEMO_NOTICE
+
+    def loaded(report: Report) -> Assistant:
+        assistant = load(environ, engine, report)
+        logger.info("Ready on port %s%s.", port, _since_start())
+        return assistant
+
+    with tempfile.TemporaryDirectory(prefix="uploads-") as uploads:
         os.environ["GRADIO_TEMP_DIR"] = uploads
-        page = build(assistant, DEMO_NOTICE if folder == BUNDLED else "")
+        model = Model(loaded)
+        page = build(model, notice)
         try:
             launch(page, host, int(port))
         except OSError as cause:
             raise InputError(f"The page cannot be served at {host}:{port}: the port is taken or not allowed.") from cause
-        logger.info("Ready on port %s%s.", port, _since_start())
-        page.block_thread()
+        with model:
+            page.block_thread()
 
 
 def _since_start() -> str:

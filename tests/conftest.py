@@ -1,5 +1,6 @@
 """What tests of several rooms share: the golden data, the golden tiny model converted once a session, and a Hub."""
 
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,6 +9,7 @@ import huggingface_hub
 import hypothesis
 import pytest
 
+from pipeline.artifacts import BUNDLED
 from pipeline.config import ModelConfig, SliceConfig, TextConfig, VisionConfig
 from pipeline.message import Image, Message, Placeholder, build_prompt
 from pipeline.tokenizer import Tokenizer
@@ -68,6 +70,15 @@ def build_text(tokenizer: Tokenizer) -> Callable[[list[Placeholder]], str]:
         return build_prompt([message], [placeholders], tokenizer, config).text.removeprefix(head).removesuffix(tail)
 
     return text
+
+
+@pytest.fixture
+def damaged_model(tmp_path: Path) -> Path:
+    """The bundled model with other bytes in one file than its manifest says."""
+    folder = Path(shutil.copytree(BUNDLED, tmp_path / "model"))
+    with (folder / "openvino_resampler_model.bin").open("r+b") as weights:
+        weights.write(b"else")
+    return folder
 
 
 @pytest.fixture

@@ -14,7 +14,9 @@ import gradio
 from gradio_client import Client, handle_file
 
 import app
-from pipeline import Answer, Assistant, Delta, GenerationConfig, Message, TextDelta
+from pipeline import Answer, Assistant, Delta, GenerationConfig, Message, Options, TextDelta
+from pipeline.engine.request import Health, Stats
+from ui.model import Model, Ready
 from ui.server import launch
 
 T = TypeVar("T")
@@ -32,17 +34,34 @@ def answer(text: str, **values: Any) -> Answer:
     return Answer(**{"text": text, "token_ids": (1,), "finish_reason": "stop", "ttft_s": None, "decode_tps": None, **numbers, **values})
 
 
-class Scripted:
+class StandIn:
+    """What the page wants of an assistant besides answers."""
+
+    health: Health = "serving"
+    let_go = False
+
+    def stats(self) -> Stats:
+        return Stats(0, 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0, self.health)
+
+    def close(self) -> None:
+        self.let_go = True
+
+
+class Scripted(StandIn):
     """Stands in for an assistant: plays one script for each request, the last one over again, and remembers what it was asked."""
 
     def __init__(self, *scripts: Sequence[Delta | Exception | str]) -> None:
         self._scripts = scripts
         self.asked: list[Sequence[Message]] = []
+        self.settings: list[tuple[GenerationConfig | None, Options | None]] = []
         self.closed = threading.Semaphore(0)  # released once for each request that has ended, in whatever way
 
-    async def stream(self, messages: Sequence[Message]) -> AsyncGenerator[Delta, None]:
+    async def stream(
+        self, messages: Sequence[Message], generation: GenerationConfig | None = None, options: Options | None = None
+    ) -> AsyncGenerator[Delta, None]:
         script = self._scripts[min(len(self.asked), len(self._scripts) - 1)]
         self.asked.append(messages)
+        self.settings.append((generation, options))
         try:
             for step in script:
                 if isinstance(step, Exception):
@@ -55,7 +74,7 @@ class Scripted:
             self.closed.release()
 
 
-class Heard:
+class Heard(StandIn):
     """A real assistant, asked in a way that a test can rely on, and every answer it gave to the end."""
 
     def __init__(self, assistant: Assistant) -> None:
@@ -64,11 +83,13 @@ class Heard:
         self.answer_tokens = 20
         self.closed = threading.Semaphore(0)
 
-    async def stream(self, messages: Sequence[Message]) -> AsyncGenerator[Delta, None]:
+    async def stream(
+        self, messages: Sequence[Message], _: GenerationConfig | None = None, options: Options | None = None
+    ) -> AsyncGenerator[Delta, None]:
         # As many tokens whatever is shown: enough to see them come, and few enough to wait for.
         generation = GenerationConfig(min_new_tokens=self.answer_tokens, max_new_tokens=self.answer_tokens, seed=1)
         try:
-            async with aclosing(self._assistant.stream(messages, generation)) as stream:
+            async with aclosing(self._assistant.stream(messages, generation, options)) as stream:
                 async for delta in stream:
                     if isinstance(delta, Answer):
                         self.answers.append(delta)
@@ -92,6 +113,12 @@ def message(question: str, *files: Path) -> dict[str, Any]:
     return {"text": question, "files": [handle_file(str(path)) for path in files]}
 
 
+def until(condition: Callable[[], bool]) -> None:
+    """Return as soon as something that another thread brings about is so; that it never is, pytest's time limit finds."""
+    while not condition():
+        threading.Event().wait(0.01)
+
+
 def in_a_loop(function: Callable[[], T]) -> T:
     """Call in a thread where an event loop runs: where none does, Gradio makes some and forgets to close them."""
 
@@ -104,21 +131,31 @@ def in_a_loop(function: Callable[[], T]) -> T:
 
 @contextmanager
 def served(assistant: Any, uploads: Path, notice: str = "") -> Iterator[str]:
-    """The address of the page while it is served."""
+    """The address of the page while it is served, with its model there."""
+    model = Model(lambda _: assistant)
+    with served_model(model, uploads, notice) as address:
+        until(lambda: model.state == Ready())
+        yield address
+
+
+@contextmanager
+def served_model(model: Model, uploads: Path, notice: str = "") -> Iterator[str]:
+    """The address of the page while it is served, from before its model is there."""
     before = os.environ.get("GRADIO_TEMP_DIR")
     os.environ["GRADIO_TEMP_DIR"] = str(uploads)
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
 
     def start() -> tuple[Any, str]:
-        demo = app.build(assistant, notice)
-        return demo, launch(demo, "127.0.0.1", port)
+        page = app.build(model, notice)
+        return page, launch(page, "127.0.0.1", port)
 
-    demo, address = in_a_loop(start)
+    page, address = in_a_loop(start)
     try:
-        yield address
+        with model:
+            yield address
     finally:
-        demo.close()
+        page.close()
         os.environ.pop("GRADIO_TEMP_DIR")
         if before is not None:
             os.environ["GRADIO_TEMP_DIR"] = before

@@ -10,7 +10,7 @@ from demo.episodes import Media, episode
 from demo.exam import image_file, video_file
 from pipeline import Assistant, Delta, GenerationConfig, Message
 from pipeline.artifacts import BUNDLED
-from tests.serving import connect, message, served
+from tests.serving import StandIn, connect, message, served
 
 #: What is shown and asked -> the skill and the number of an episode that training never saw, and its language.
 SCENES = {
@@ -27,13 +27,13 @@ SCENES = {
 }
 
 
-class Seeded:
+class Seeded(StandIn):
     """The assistant as the page asks it, but that it draws the same words each time."""
 
     def __init__(self, assistant: Assistant) -> None:
         self._assistant = assistant
 
-    async def stream(self, messages: Sequence[Message]) -> AsyncGenerator[Delta, None]:
+    async def stream(self, messages: Sequence[Message], *_: object) -> AsyncGenerator[Delta, None]:
         async with aclosing(self._assistant.stream(messages, GenerationConfig(seed=1))) as stream:
             async for delta in stream:
                 yield delta

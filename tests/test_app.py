@@ -2,19 +2,24 @@
 
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from gradio_client import Client
+from gradio_client.exceptions import AppError
 
 import app
 from pipeline import PipelineError
 from pipeline.artifacts import BUNDLED
-from tests.serving import PHOTO, connect, message
+from tests.hub.server import Server
+from tests.serving import PHOTO, connect, message, until
 
 ROOT = Path(app.__file__).parent
 
@@ -34,20 +39,11 @@ def _process(**environ: str) -> subprocess.Popen[str]:
         ({"CPU_CORES": "many"}, "CPU_CORES is 'many'; it must be a whole number from 0 to 1024."),
         ({"PORT": "-1"}, "The port is '-1'; it must be a whole number from 1 to 65535."),
         ({"DEVICE": "TPU"}, "DEVICE=TPU is unknown"),
-        ({"MODEL_DIR": "/nowhere/model"}, "The model folder /nowhere/model does not exist."),
     ],
 )
-def test_a_wrong_setting_is_found_before_the_model_is_loaded(environ: dict[str, str], sentence: str) -> None:
+def test_a_wrong_setting_is_found_before_anything_is_served(environ: dict[str, str], sentence: str) -> None:
     with pytest.raises(PipelineError, match=f"^{re.escape(sentence)}"):
         app._serve(environ)
-
-
-def test_a_folder_that_is_not_what_its_manifest_says_is_never_served(tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(BUNDLED, tmp_path / "model"))
-    with (folder / "openvino_resampler_model.bin").open("r+b") as weights:
-        weights.write(b"else")
-    with pytest.raises(PipelineError, match=r"openvino_resampler_model\.bin is damaged"):
-        app._serve({"MODEL_DIR": str(folder)})
 
 
 def test_a_wrong_setting_ends_the_process_with_one_sentence_and_status_2() -> None:
@@ -58,21 +54,84 @@ def test_a_wrong_setting_ends_the_process_with_one_sentence_and_status_2() -> No
     assert (process.returncode, out, err) == (2, "", f"The page cannot be served at 127.0.0.1:{port}: the port is taken or not allowed.\n")
 
 
-def test_the_process_says_when_it_is_ready_serves_and_leaves_no_uploads_behind(tmp_path: Path) -> None:
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@contextmanager
+def _running(tmp_path: Path, **environ: str) -> Iterator[tuple[subprocess.Popen[str], Client]]:
+    """The process and a client of its API, as soon as there is a page. What is still running in the end was not stopped by the test."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = str(probe.getsockname()[1])
-    with _process(PORT=port, GRADIO_SERVER_NAME="127.0.0.1", TMPDIR=str(tmp_path), CPU_CORES="2") as process:
-        ready = process.stderr.readline()
-        client = connect(f"http://127.0.0.1:{port}/")
+    with _process(PORT=port, GRADIO_SERVER_NAME="127.0.0.1", TMPDIR=str(tmp_path), CPU_CORES="2", **environ) as process:
+        try:
+            until(lambda: process.poll() is not None or _listens(int(port)))
+            yield process, connect(f"http://127.0.0.1:{port}/")
+        finally:
+            process.kill()
+
+
+def _stopped(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Its status and what it printed, once it was told to end."""
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate()
+    return process.returncode, out
+
+
+def test_the_process_says_when_it_is_ready_serves_and_leaves_no_uploads_behind(tmp_path: Path) -> None:
+    with _running(tmp_path) as (process, client):
         job = client.submit(message("What is this?", PHOTO), api_name="/chat")
+        ready = process.stderr.readline()
         next(iter(job))
         uploaded = list(tmp_path.glob("uploads-*/*/cheetah1.jpg"))
-        description = str(client.config["components"])
         job.cancel()
-        process.send_signal(signal.SIGTERM)
-        out, _ = process.communicate()
-    assert re.search(rf"Ready on port {port}, \d+\.\d s after the process started\.$", ready.strip())
+        assert _stopped(process) == (0, "")
+    assert re.search(r"Ready on port \d+, \d+\.\d s after the process started\.$", ready.strip())
     assert uploaded
-    assert "it knows only drawn scenes" in description
-    assert (process.returncode, out) == (0, "")
+    assert "it knows only drawn scenes" in str(client.config["components"])
     assert not list(tmp_path.glob("uploads-*"))
+
+
+@pytest.fixture
+def held(hub: Server, tmp_path: Path) -> Iterator[tuple[dict[str, str], threading.Event]]:
+    """What makes a process pull the bundled model from a Hub, and what lets the Hub give the largest file out of its hands."""
+    hub.hub.publish("owner/name", BUNDLED, [path.name for path in BUNDLED.iterdir()])
+    go_on = threading.Event()
+    largest = r"^GET .*/openvino_language_model\.bin$"
+    hub.watch = lambda number, when: when == "come" and re.search(largest, str(hub.log[number - 1])) and not go_on.wait(120)
+    yield {"MODEL_REPO": "owner/name", "HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1"}, go_on
+    go_on.set()
+
+
+def test_the_page_is_there_before_the_model_and_who_asks_meanwhile_hears_how_far_it_is(
+    held: tuple[dict[str, str], threading.Event], tmp_path: Path
+) -> None:
+    environ, go_on = held
+    with _running(tmp_path, **environ) as (process, client):
+        told = []
+        for item in (job := client.submit(message("Who are you?"), api_name="/chat")):
+            told.append(item)
+            if "downloading" in str(item):
+                go_on.set()
+        assert _stopped(process) == (0, "")
+    titles = [item["metadata"]["title"] for item in told if isinstance(item, dict)]
+    assert any(re.fullmatch(r"Starting: downloading \d\.\d of 5\.\d MB", title) for title in titles)
+    assert told[-1] == job.result()
+    assert isinstance(told[-1], str)
+
+
+def test_a_process_that_is_told_to_end_does_not_wait_for_a_download(held: tuple[dict[str, str], threading.Event], tmp_path: Path) -> None:
+    environ, go_on = held
+    with _running(tmp_path, **environ) as (process, client):
+        next(item for item in client.submit(message("Hi"), api_name="/chat") if "downloading" in str(item))
+        assert _stopped(process) == (0, "")
+    assert not go_on.is_set()
+
+
+def test_without_a_model_the_process_stays_and_says_what_to_do(tmp_path: Path) -> None:
+    with _running(tmp_path, MODEL_DIR="/nowhere") as (process, client):
+        with pytest.raises(AppError, match=r"^The model folder /nowhere does not exist\. Correct MODEL_DIR in the environment"):
+            client.predict(message("Hi"), api_name="/chat")
+        assert "The model folder /nowhere does not exist." in process.stderr.readline()
+        assert _stopped(process) == (0, "")

@@ -7,8 +7,9 @@ from typing import Any, TypeAlias
 
 import gradio as gr
 
-from pipeline import Answer, Assistant, Status, TextDelta
+from pipeline import Answer, Status, TextDelta
 from ui.conversation import NO_WORDS, PROGRESS, REFUSED, aside, normalise
+from ui.model import Model, Starting
 from ui.sentences import progress, sentence
 
 #: What is shown of an answer: its text so far, an aside, or both. Each replaces the one before.
@@ -23,7 +24,7 @@ LATEX: list[dict[str, str | bool]] = [
 ]
 
 
-def responder(assistant: Assistant) -> Callable[..., AsyncGenerator[Shown, None]]:
+def responder(model: Model) -> Callable[..., AsyncGenerator[Shown, None]]:
     """The function behind the chat."""
 
     async def respond(message: str | dict[str, Any], history: list[dict[str, Any]]) -> AsyncGenerator[Shown, None]:
@@ -35,10 +36,10 @@ def responder(assistant: Assistant) -> Callable[..., AsyncGenerator[Shown, None]
         text, next_update = "", 0.0
         try:
             # Closing it is what cancels the request: Stop and a closed tab end up here.
-            async with aclosing(assistant.stream(normalise(message, history))) as stream:
+            async with aclosing(model.stream(normalise(message, history))) as stream:
                 async for delta in stream:
                     match delta:
-                        case Status():
+                        case Status() | Starting():
                             yield aside(progress(delta), PROGRESS)
                         case TextDelta():
                             text += delta.text
@@ -65,9 +66,9 @@ class Chat(gr.ChatInterface):
     It goes on after an error: in Gradio 6.31's page `then` does not follow a failed event, and the message box would stay locked.
     """
 
-    def __init__(self, assistant: Assistant) -> None:
+    def __init__(self, model: Model) -> None:
         super().__init__(
-            responder(assistant),
+            responder(model),
             multimodal=True,
             chatbot=gr.Chatbot(
                 scale=1,

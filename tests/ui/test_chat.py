@@ -16,7 +16,7 @@ from gradio_client.exceptions import AppError
 
 from pipeline import Assistant, Delta, EngineDead, Message, Overloaded, Status, TextDelta
 from pipeline.artifacts import BUNDLED
-from tests.serving import HOLD, MEDIA, PHOTO, VIDEO, Heard, Scripted, answer, connect, message, served, words
+from tests.serving import HOLD, MEDIA, PHOTO, VIDEO, Heard, Scripted, StandIn, answer, connect, message, served, words
 from ui import chat
 from ui.conversation import NO_WORDS
 from ui.sentences import FAULT
@@ -188,13 +188,13 @@ def test_cancelling_in_the_middle_of_an_answer_frees_the_model(client: Client, h
 
 
 def test_two_clients_at_once_each_see_their_own_conversation_only(tmp_path: Path) -> None:
-    class Echo:
+    class Echo(StandIn):
         """Answers with everything it was told, once two are asking at the same time."""
 
         def __init__(self) -> None:
             self.together = asyncio.Barrier(2)
 
-        async def stream(self, messages: list[Message]) -> AsyncGenerator[Delta, None]:
+        async def stream(self, messages: list[Message], *_: object) -> AsyncGenerator[Delta, None]:
             await self.together.wait()
             told = "|".join(part.text for message in messages for part in message.content)
             yield TextDelta(told)

@@ -20,7 +20,7 @@ from pipeline.engine.stateful import StatefulEngine
 from pipeline.engine.stateful_runner import StatefulRunner
 from pipeline.errors import EngineDead, InputError, PipelineError
 from pipeline.message import Message
-from pipeline.processor import Options, Processor
+from pipeline.processor import Options, Plan, Processor
 from pipeline.stream import TextStream
 
 logger = logging.getLogger("pipeline")
@@ -106,9 +106,16 @@ class Assistant:
         self._readers.shutdown(wait=False, cancel_futures=True)
 
     async def stream(
-        self, messages: Sequence[Message], generation: GenerationConfig | None = None, options: Options | None = None
+        self,
+        messages: Sequence[Message],
+        generation: GenerationConfig | None = None,
+        options: Options | None = None,
+        on_plan: Callable[[Plan], object] | None = None,
     ) -> AsyncGenerator[Delta, None]:
         """Answer the last message. Closing the generator cancels the request.
+
+        Args:
+            on_plan: told what the model will see, pictures included, in the thread that read them and before anything is computed.
 
         Raises:
             InputError: before any work of the model, when the conversation cannot be answered as it stands.
@@ -121,7 +128,7 @@ class Assistant:
         # Decoding files takes seconds at worst and must not hold up other people's streams, nor words wait for files.
         readers = self._readers if any(message.media for message in messages) else None
         try:
-            prepared = loop.run_in_executor(readers, self._prepare, messages, generation, options)
+            prepared = loop.run_in_executor(readers, self._prepare, messages, generation, options, on_plan)
         except RuntimeError as cause:  # the pool takes no more after `close`
             raise EngineDead("The model was shut down.") from cause
         request, dropped_turns = await prepared
@@ -182,9 +189,13 @@ class Assistant:
             raise PipelineError("The stream ended without an answer.")
         return last
 
-    def _prepare(self, messages: Sequence[Message], generation: GenerationConfig, options: Options | None) -> tuple[Request, int]:
+    def _prepare(
+        self, messages: Sequence[Message], generation: GenerationConfig, options: Options | None, on_plan: Callable[[Plan], object] | None
+    ) -> tuple[Request, int]:
         """The request, and how many turns were left out of it. The pictures themselves, which may be large, are let go here."""
         plan = self.processor.plan(messages, options, self.max_prompt_tokens)
+        if on_plan is not None:
+            on_plan(plan)
         return Request(plan.prompt, tuple(self.processor.slices(plan)), generation), plan.dropped_turns
 
 

@@ -44,6 +44,14 @@ class Picture:
     time: float | None = None
 
 
+@dataclass(frozen=True)
+class Head:
+    """What the head of a file says: (width, height) as stored, so maybe lying down, and a video's seconds up to its last frame."""
+
+    size: tuple[int, int]
+    seconds: float | None = None
+
+
 def load_image(image: Image, limits: MediaLimits, name: str = "The picture") -> Picture:
     """Decode a still picture, the first frame of an animated one. `name` is what the sentence of an error calls it.
 
@@ -75,6 +83,41 @@ def load_video(video: Video, limits: MediaLimits, name: str = "The video") -> li
     Raises:
         VideoError: unreadable, without pictures, of an unsupported format, or over a limit.
     """
+    seconds = video_head(video, limits, name).seconds or 0.0
+    try:
+        with _opened(video.source, name) as container:
+            pictures = list(_on_screen(container, sample_times(seconds, limits), limits, name))
+    except av.FFmpegError as cause:
+        raise VideoError(f"{name} cannot be read: the file is damaged or in an unsupported format.") from cause
+    if not pictures:
+        raise VideoError(f"{name} has no frames that can be read.")
+    return pictures
+
+
+def image_head(image: Image, limits: MediaLimits, name: str = "The picture") -> Head:
+    """What is known of a still picture before any pixel is decoded.
+
+    Raises:
+        ImageError: unreadable, or of an unsupported format.
+    """
+    if isinstance(image.source, PIL.Image.Image):
+        return Head(image.source.size)
+    _check_size(image.source, limits, ImageError, name)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with PIL.Image.open(_readable(image.source), formats=IMAGE_FORMATS) as opened:
+                return Head(opened.size)
+    except Exception as cause:  # Pillow's decoders raise a dozen kinds on damaged files
+        raise ImageError(f"{name} cannot be read: the file is damaged or in an unknown format.") from cause
+
+
+def video_head(video: Video, limits: MediaLimits, name: str = "The video") -> Head:
+    """What the packets of a video tell without being decoded.
+
+    Raises:
+        VideoError: unreadable, without pictures, of an unsupported format, or over a limit.
+    """
     _check_size(video.source, limits, VideoError, name)
     try:
         with _opened(video.source, name) as container:
@@ -84,13 +127,9 @@ def load_video(video: Video, limits: MediaLimits, name: str = "The video") -> li
             seconds = _last_time(container, stream)
             if seconds > limits.max_video_seconds:
                 raise VideoError(f"{name} is {seconds:.0f} s long; the limit is {limits.max_video_seconds:.0f} s.")
-        with _opened(video.source, name) as container:
-            pictures = list(_on_screen(container, sample_times(seconds, limits), limits, name))
+            return Head((stream.width, stream.height), seconds)
     except av.FFmpegError as cause:
         raise VideoError(f"{name} cannot be read: the file is damaged or in an unsupported format.") from cause
-    if not pictures:
-        raise VideoError(f"{name} has no frames that can be read.")
-    return pictures
 
 
 def sample_times(seconds: float, limits: MediaLimits) -> list[float]:

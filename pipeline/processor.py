@@ -1,14 +1,15 @@
 """A conversation -> its plan (the prompt, the layout of every picture) -> its slices, 8-bit RGB (height, width, 3), in the order of their spans."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.config import MediaLimits, ModelConfig
 from pipeline.errors import ImageError, InputError, PromptTooLong
-from pipeline.media import Picture, load_image, load_video
-from pipeline.message import Image, Message, Placeholder, Prompt, Text, build_prompt, check_turns
-from pipeline.preprocess import Layout, Slice, cut, plan
+from pipeline.media import Head, Picture, image_head, load_image, load_video, sample_times, video_head
+from pipeline.message import Image, Message, Placeholder, Prompt, Text, Video, build_prompt, check_turns
+from pipeline.preprocess import Layout, Size, Slice, cut, plan
 from pipeline.tokenizer import Tokenizer
 
 # No text has as many characters a token on average: what is longer is refused before the tokenizer spends seconds on it.
@@ -23,18 +24,23 @@ class Options:
 
     Args:
         max_slice_nums: for every picture and frame (by default the model's own for pictures, 2 or 1 for frames).
+        max_frame_slice_nums: for frames only, before the former.
+        max_frames: of each video, never more than the limits say.
         use_image_id: number every picture and frame (by default pictures are numbered and frames are not).
         drop_oldest: leave out the oldest turns, whole, of a conversation that does not fit, instead of refusing it.
     """
 
     system_prompt: str | None = None
     max_slice_nums: int | None = None
+    max_frame_slice_nums: int | None = None
+    max_frames: int | None = None
     use_image_id: bool | None = None
     drop_oldest: bool = False
 
     def __post_init__(self) -> None:
-        if self.max_slice_nums is not None and self.max_slice_nums < 1:
-            raise InputError(f"max_slice_nums is {self.max_slice_nums}; it must be at least 1.")
+        for name in ("max_slice_nums", "max_frame_slice_nums", "max_frames"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise InputError(f"{name} is {value}; it must be at least 1.")
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,14 @@ class Plan:
     prompt: Prompt
     pictures: tuple[PlannedPicture, ...]
     dropped_turns: int = 0
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What a plan would hold but for its pixels: the prompt, and for each file of the conversation the layouts of its picture or frames."""
+
+    prompt: Prompt
+    layouts: tuple[tuple[Layout, ...], ...]
 
 
 class Processor:
@@ -78,7 +92,7 @@ class Processor:
         check_turns(messages)
         if max_prompt_tokens is not None:
             _check_length(messages, options, CHARACTERS_A_TOKEN * max_prompt_tokens)
-        media = self._load(messages)
+        media = self._load(messages, self._limits_of(options))
         dropped = 0
         while True:
             kept = messages[dropped:]
@@ -91,6 +105,24 @@ class Processor:
                 raise PromptTooLong(len(prompt.input_ids), max_prompt_tokens)
             dropped = following
 
+    def head(self, item: Image | Video) -> Head:
+        """What the head of a file says: all that an outline needs to know of it."""
+        return image_head(item, self._limits) if isinstance(item, Image) else video_head(item, self._limits)
+
+    def outline(self, messages: Sequence[Message], heads: Sequence[Head], options: Options | None = None) -> Outline:
+        """What `plan` would make of a conversation whose files have these heads; nothing is decoded.
+
+        Raises:
+            ImageError: a picture is too long and thin.
+        """
+        options = options or Options()
+        limits = self._limits_of(options)
+        sizes = [[(head.size, head.seconds is not None)] * (1 if head.seconds is None else len(sample_times(head.seconds, limits))) for head in heads]
+        laid_out = self._lay_out(sizes, options)
+        placeholders = [[Placeholder(image_id, layout.grid) for layout, image_id in items] for items in laid_out]
+        prompt = build_prompt(messages, placeholders, self.tokenizer, self.config, options.system_prompt)
+        return Outline(prompt, tuple(tuple(layout for layout, _ in items) for items in laid_out))
+
     def prompt(self, messages: Sequence[Message], placed: Sequence[Sequence[PlannedPicture]], system_prompt: str | None = None) -> Prompt:
         """Write a conversation whose files are `placed`: a list of pictures for each picture and video."""
         placeholders = [[Placeholder(item.image_id, item.layout.grid) for item in items] for items in placed]
@@ -100,41 +132,51 @@ class Processor:
         """Resize and cut every picture of a plan; one slice for each span of the prompt's `image_bound`."""
         return [piece for item in plan.pictures for piece in cut(item.picture.image, item.layout, self.config.slices)]
 
-    def _load(self, messages: Sequence[Message]) -> list[list[Picture]]:
+    def _limits_of(self, options: Options) -> MediaLimits:
+        most = self._limits.max_frames
+        return dataclasses.replace(self._limits, max_frames=min(options.max_frames or most, most))
+
+    def _load(self, messages: Sequence[Message], limits: MediaLimits) -> list[list[Picture]]:
         """The pictures of each file of the conversation, counted as people count them in what an error says."""
         loaded: list[list[Picture]] = []
         images = videos = 0
         for item in (item for message in messages for item in message.media):
             if isinstance(item, Image):
                 images += 1
-                loaded.append([load_image(item, self._limits, f"Picture {images}")])
+                loaded.append([load_image(item, limits, f"Picture {images}")])
             else:
                 videos += 1
-                loaded.append(load_video(item, self._limits, f"Video {videos}"))
+                loaded.append(load_video(item, limits, f"Video {videos}"))
         return loaded
 
     def place(self, media: Sequence[Sequence[Picture]], options: Options) -> list[list[PlannedPicture]]:
         """Choose each picture's layout, and its number among the numbered ones of the whole conversation."""
-        num_frames = sum(picture.time is not None for pictures in media for picture in pictures)
-        frame_slices = 1 if num_frames > MANY_FRAMES else 2
-        placed: list[list[PlannedPicture]] = []
+        laid_out = self._lay_out([[(picture.image.size, picture.time is not None) for picture in pictures] for pictures in media], options)
+        return [
+            [PlannedPicture(picture, layout, image_id) for picture, (layout, image_id) in zip(pictures, items, strict=True)]
+            for pictures, items in zip(media, laid_out, strict=True)
+        ]
+
+    def _lay_out(self, sizes: Sequence[Sequence[tuple[Size, bool]]], options: Options) -> list[list[tuple[Layout, int | None]]]:
+        """The layout and the number of each picture (its size, and whether it is a frame) of each file."""
+        num_frames = sum(is_frame for items in sizes for _, is_frame in items)
+        frame_slices = options.max_frame_slice_nums or options.max_slice_nums or (1 if num_frames > MANY_FRAMES else 2)
+        laid_out: list[list[tuple[Layout, int | None]]] = []
         numbered = 0
-        for pictures in media:
-            placed.append([])
-            for picture in pictures:
-                is_frame = picture.time is not None
-                max_slice_nums = options.max_slice_nums or (frame_slices if is_frame else None)
+        for items in sizes:
+            laid_out.append([])
+            for size, is_frame in items:
                 use_image_id = options.use_image_id if options.use_image_id is not None else self.config.slices.use_image_id and not is_frame
-                layout = plan(picture.image.size, self.config.slices, max_slice_nums)
+                layout = plan(size, self.config.slices, frame_slices if is_frame else options.max_slice_nums)
                 if (patches := max(height * width for height, width in layout.tgt_sizes)) > self._limits.max_slice_patches:
                     width, height = layout.size
                     limit = self._limits.max_slice_patches
                     raise ImageError(
                         f"A picture of {width} x {height} pixels is too long and thin: it takes {patches:,} patches, and the limit is {limit:,}."
                     )
-                placed[-1].append(PlannedPicture(picture, layout, numbered if use_image_id else None))
+                laid_out[-1].append((layout, numbered if use_image_id else None))
                 numbered += use_image_id
-        return placed
+        return laid_out
 
 
 def _check_length(messages: Sequence[Message], options: Options, limit: int) -> None:

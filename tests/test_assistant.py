@@ -15,7 +15,7 @@ from pipeline.config import EngineConfig, GenerationConfig
 from pipeline.engine.model_runner import BLOCK_SIZE, ModelRunner
 from pipeline.errors import ArtifactError, EngineDead, ImageError, InputError, Overloaded, PromptTooLong
 from pipeline.message import Image, Message, Text
-from pipeline.processor import Options
+from pipeline.processor import Options, Plan
 
 TEXTS = json.loads((Path(__file__).parent / "golden" / "tiny_texts.json").read_text())
 SINGLES = ["single0", "single1", "single2"]
@@ -64,6 +64,15 @@ async def test_beam_answers_equal_the_official_ones_alone_and_in_a_batch(assista
     assert answer.text == streamed.strip() == (TEXTS[case]["chat_beam_text"] if source == "single" else TEXTS["batch"]["chat_beam_text"][row])
     greedy = await assistant.answer(messages_of(golden, case), GenerationConfig.greedy(max_new_tokens=24))
     assert greedy.token_ids == tuple(data["greedy_ids"][at])
+
+
+async def test_whoever_asks_may_look_at_what_the_model_will_see(assistant: Assistant, golden: Path) -> None:
+    plans: list[Plan] = []
+    messages = messages_of(golden, "single0")
+    _, _, answer = await collect(assistant.stream(messages, GenerationConfig.greedy(max_new_tokens=1), on_plan=plans.append))
+    [plan] = plans
+    assert [item.picture.image.size for item in plan.pictures] == [item.layout.size for item in assistant.processor.plan(messages).pictures]
+    assert len(plan.prompt.input_ids) == answer.prompt_tokens
 
 
 async def test_words_alone_are_answered_officially_too(assistant: Assistant, golden: Path) -> None:

@@ -108,9 +108,38 @@ def test_limits_reach_the_files(golden: Path) -> None:
         Processor(golden / "tiny_model", MediaLimits(max_file_bytes=10)).plan([Message.user(Image(b"x" * 11), "?")])
 
 
-def test_fewer_than_one_slice_is_refused() -> None:
-    with pytest.raises(InputError, match="max_slice_nums is 0; it must be at least 1"):
-        Options(max_slice_nums=0)
+@pytest.mark.parametrize("name", ["max_slice_nums", "max_frame_slice_nums", "max_frames"])
+def test_fewer_than_one_slice_or_frame_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match=f"{name} is 0; it must be at least 1"):
+        Options(**{name: 0})
+
+
+def test_a_request_may_see_fewer_frames_and_cut_them_otherwise_than_pictures(processor: Processor, tmp_path: Path) -> None:
+    messages = [Message.user(WIDE, film(tmp_path, 9, (900, 500)), "Hm?")]
+    plan = processor.plan(messages, Options(max_frames=3, max_frame_slice_nums=1))
+    assert [item.picture.time for item in plan.pictures] == [None, 1, 4, 7]
+    assert [item.layout.grid for item in plan.pictures] == [(2, 1), None, None, None]
+    assert len(processor.plan(messages, Options(max_frames=1000)).pictures) == 1 + 9
+
+
+@pytest.mark.parametrize(
+    "options", [Options(), Options(max_slice_nums=1), Options("Be brief.", max_frames=3, max_frame_slice_nums=2, use_image_id=True)]
+)
+def test_an_outline_is_the_plan_without_its_pixels(processor: Processor, tmp_path: Path, options: Options) -> None:
+    image = tmp_path / "wide.png"
+    PIL.Image.new("RGB", (900, 500)).save(image)
+    messages = [Message.user(Image(image), film(tmp_path, 5), "a"), Message.assistant("b"), Message.user(SMALL, "c")]
+    plan = processor.plan(messages, options)
+    outline = processor.outline(messages, [processor.head(item) for message in messages for item in message.media], options)
+    assert outline.prompt == plan.prompt
+    assert [layout for layouts in outline.layouts for layout in layouts] == [item.layout for item in plan.pictures]
+
+
+def test_the_head_of_a_file_that_is_none_is_refused(processor: Processor) -> None:
+    with pytest.raises(ImageError, match=r"^The picture cannot be read"):
+        processor.head(Image(b"GIF89a, they say"))
+    with pytest.raises(VideoError, match=r"^The video cannot be read"):
+        processor.head(Video(b"no video"))
 
 
 def test_a_picture_so_thin_that_it_would_hold_the_encoder_for_minutes_is_refused(processor: Processor) -> None:

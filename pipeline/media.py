@@ -58,23 +58,11 @@ def load_image(image: Image, limits: MediaLimits, name: str = "The picture") -> 
     Raises:
         ImageError: unreadable, of an unsupported format, or over a limit; limits are checked before any pixel is decoded.
     """
-    try:
-        if isinstance(image.source, PIL.Image.Image):
+    if isinstance(image.source, PIL.Image.Image):
+        with _refusing(limits, name):
             return Picture(_decoded(image.source, limits, name))
-        _check_size(image.source, limits, ImageError, name)
-        # Pillow warns of large pictures, for which our own limit counts, and of odd metadata, which does not matter.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with PIL.Image.open(_readable(image.source), formats=IMAGE_FORMATS) as opened:
-                return Picture(_decoded(opened, limits, name))
-    except ImageError:
-        raise
-    except PIL.UnidentifiedImageError as cause:
-        raise ImageError(f"{name} is not a picture in a known format ({', '.join(IMAGE_FORMATS)}).") from cause
-    except PIL.Image.DecompressionBombError as cause:
-        raise ImageError(f"{name} has too many pixels; the limit is {limits.max_image_pixels:,} in all.") from cause
-    except Exception as cause:  # Pillow's decoders raise a dozen kinds on damaged files
-        raise ImageError(f"{name} cannot be read: the file is damaged or cut short.") from cause
+    with _opened_image(image.source, limits, name) as opened:
+        return Picture(_decoded(opened, limits, name))
 
 
 def load_video(video: Video, limits: MediaLimits, name: str = "The video") -> list[Picture]:
@@ -102,14 +90,8 @@ def image_head(image: Image, limits: MediaLimits, name: str = "The picture") -> 
     """
     if isinstance(image.source, PIL.Image.Image):
         return Head(image.source.size)
-    _check_size(image.source, limits, ImageError, name)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with PIL.Image.open(_readable(image.source), formats=IMAGE_FORMATS) as opened:
-                return Head(opened.size)
-    except Exception as cause:  # Pillow's decoders raise a dozen kinds on damaged files
-        raise ImageError(f"{name} cannot be read: the file is damaged or in an unknown format.") from cause
+    with _opened_image(image.source, limits, name) as opened:
+        return Head(opened.size)
 
 
 def video_head(video: Video, limits: MediaLimits, name: str = "The video") -> Head:
@@ -179,6 +161,31 @@ def _picture(frame: VideoFrame, time: float) -> Picture:
     image = PIL.Image.fromarray(frame.to_ndarray(format="rgb24"))
     # The display matrix turns counter-clockwise, as Pillow does; phones film upright videos lying down.
     return Picture(image.rotate(frame.rotation, expand=True) if frame.rotation else image, round(time, 3))
+
+
+@contextmanager
+def _opened_image(source: Path | str | bytes, limits: MediaLimits, name: str) -> Iterator[PIL.Image.Image]:
+    _check_size(source, limits, ImageError, name)
+    # Pillow warns of large pictures, for which our own limit counts, and of odd metadata, which does not matter.
+    with _refusing(limits, name), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with PIL.Image.open(_readable(source), formats=IMAGE_FORMATS) as opened:
+            yield opened
+
+
+@contextmanager
+def _refusing(limits: MediaLimits, name: str) -> Iterator[None]:
+    """Whatever Pillow raises becomes one sentence."""
+    try:
+        yield
+    except ImageError:
+        raise
+    except PIL.UnidentifiedImageError as cause:
+        raise ImageError(f"{name} is not a picture in a known format ({', '.join(IMAGE_FORMATS)}).") from cause
+    except PIL.Image.DecompressionBombError as cause:
+        raise ImageError(f"{name} has too many pixels; the limit is {limits.max_image_pixels:,} in all.") from cause
+    except Exception as cause:  # Pillow's decoders raise a dozen kinds on damaged files
+        raise ImageError(f"{name} cannot be read: the file is damaged or cut short.") from cause
 
 
 @contextmanager

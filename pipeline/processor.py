@@ -105,9 +105,13 @@ class Processor:
                 raise PromptTooLong(len(prompt.input_ids), max_prompt_tokens)
             dropped = following
 
-    def head(self, item: Image | Video) -> Head:
-        """What the head of a file says: all that an outline needs to know of it."""
-        return image_head(item, self._limits) if isinstance(item, Image) else video_head(item, self._limits)
+    def head(self, item: Image | Video, name: str) -> Head:
+        """What the head of a file says: all that an outline needs to know of it. `name` is what an error calls it.
+
+        Raises:
+            ImageError, VideoError: it cannot be used.
+        """
+        return image_head(item, self._limits, name) if isinstance(item, Image) else video_head(item, self._limits, name)
 
     def outline(self, messages: Sequence[Message], heads: Sequence[Head], options: Options | None = None) -> Outline:
         """What `plan` would make of a conversation whose files have these heads; nothing is decoded.
@@ -137,17 +141,8 @@ class Processor:
         return dataclasses.replace(self._limits, max_frames=min(options.max_frames or most, most))
 
     def _load(self, messages: Sequence[Message], limits: MediaLimits) -> list[list[Picture]]:
-        """The pictures of each file of the conversation, counted as people count them in what an error says."""
-        loaded: list[list[Picture]] = []
-        images = videos = 0
-        for item in (item for message in messages for item in message.media):
-            if isinstance(item, Image):
-                images += 1
-                loaded.append([load_image(item, limits, f"Picture {images}")])
-            else:
-                videos += 1
-                loaded.append(load_video(item, limits, f"Video {videos}"))
-        return loaded
+        """The pictures of each file of the conversation."""
+        return [[load_image(item, limits, name)] if isinstance(item, Image) else load_video(item, limits, name) for item, name in named(messages)]
 
     def place(self, media: Sequence[Sequence[Picture]], options: Options) -> list[list[PlannedPicture]]:
         """Choose each picture's layout, and its number among the numbered ones of the whole conversation."""
@@ -177,6 +172,16 @@ class Processor:
                 laid_out[-1].append((layout, numbered if use_image_id else None))
                 numbered += use_image_id
         return laid_out
+
+
+def named(messages: Sequence[Message]) -> list[tuple[Image | Video, str]]:
+    """The files of a conversation, counted as people count them in what an error says: "Picture 1", "Video 1", "Picture 2"."""
+    found: list[tuple[Image | Video, str]] = []
+    counts = {Image: 0, Video: 0}
+    for item in (item for message in messages for item in message.media):
+        counts[type(item)] += 1
+        found.append((item, f"{'Picture' if isinstance(item, Image) else 'Video'} {counts[type(item)]}"))
+    return found
 
 
 def _check_length(messages: Sequence[Message], options: Options, limit: int) -> None:

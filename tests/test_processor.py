@@ -11,7 +11,7 @@ import pytest
 from pipeline.config import MediaLimits
 from pipeline.errors import ImageError, InputError, PromptTooLong, VideoError
 from pipeline.message import Image, Message, Video
-from pipeline.processor import Options, Processor
+from pipeline.processor import Options, Processor, named
 
 VIDEOS = Path(gradio.__file__).parent / "media_assets" / "videos"
 WIDE = Image(PIL.Image.new("RGB", (900, 500), "green"))
@@ -130,16 +130,16 @@ def test_an_outline_is_the_plan_without_its_pixels(processor: Processor, tmp_pat
     PIL.Image.new("RGB", (900, 500)).save(image)
     messages = [Message.user(Image(image), film(tmp_path, 5), "a"), Message.assistant("b"), Message.user(SMALL, "c")]
     plan = processor.plan(messages, options)
-    outline = processor.outline(messages, [processor.head(item) for message in messages for item in message.media], options)
+    outline = processor.outline(messages, [processor.head(item, name) for item, name in named(messages)], options)
     assert outline.prompt == plan.prompt
     assert [layout for layouts in outline.layouts for layout in layouts] == [item.layout for item in plan.pictures]
 
 
 def test_the_head_of_a_file_that_is_none_is_refused(processor: Processor) -> None:
-    with pytest.raises(ImageError, match=r"^The picture cannot be read"):
-        processor.head(Image(b"GIF89a, they say"))
-    with pytest.raises(VideoError, match=r"^The video cannot be read"):
-        processor.head(Video(b"no video"))
+    with pytest.raises(ImageError, match=r"^Picture 3 is not a picture in a known format"):
+        processor.head(Image(b"a picture, they say"), "Picture 3")
+    with pytest.raises(VideoError, match=r"^Video 1 cannot be read"):
+        processor.head(Video(b"no video"), "Video 1")
 
 
 def test_a_picture_so_thin_that_it_would_hold_the_encoder_for_minutes_is_refused(processor: Processor) -> None:

@@ -12,8 +12,10 @@ import PIL.Image
 from pipeline import Answer, Assistant, GenerationConfig, Image, Message, Options, Processor, Text, Video
 from pipeline.media import Head
 from pipeline.preprocess import Layout
+from pipeline.processor import named
 
-K, V = TypeVar("K"), TypeVar("V")
+K = TypeVar("K")
+V = TypeVar("V")
 
 # The time that the most detail may take until the first words, where the choice is left to us. Half a minute is what people wait for while they see
 # that something moves; a photograph in ten slices takes about twice as long on the two cores of a free Space.
@@ -49,11 +51,12 @@ class Pace:
 
 @dataclass(frozen=True)
 class Cost:
-    """What the last message of a conversation adds. What is known from earlier answers is not in `slices` and `tokens`.
+    """What the last message of a conversation adds. What is known from earlier answers costs nothing.
 
     Args:
         pictures, videos: those of the last message; of each video its frames.
-        slices: overviews and slices to encode, of the pictures and of the frames.
+        picture_slices, frame_slices: overviews and slices to encode, of pictures and of frames.
+        tokens: to be read, of the `prompt_tokens` of the whole conversation.
         seconds: until the first words, None while the pace is not known.
     """
 
@@ -62,6 +65,7 @@ class Cost:
     videos: tuple[int, ...]
     frame_slices: int
     tokens: int
+    prompt_tokens: int
     seconds: float | None
 
     @property
@@ -72,9 +76,9 @@ class Cost:
 class Estimator:
     """Knows what answers have cost so far, and so what the next one will. Any thread may ask."""
 
-    def __init__(self, processor: Processor, vision_cache_bytes: int) -> None:
+    def __init__(self, processor: Processor, max_prompt_tokens: int, vision_cache_bytes: int) -> None:
         self.pace = Pace()
-        self._processor = processor
+        self._processor, self._max_prompt_tokens = processor, max_prompt_tokens
         config = processor.config
         self._most_slices = vision_cache_bytes // (config.query_num * config.text.hidden_size * 4)
         self._lock = threading.Lock()
@@ -83,14 +87,14 @@ class Estimator:
         self._answered: OrderedDict[int, None] = OrderedDict()  # digests: what people wrote is not kept
 
     def chosen(self, messages: Sequence[Message], candidates: Sequence[Options]) -> tuple[Options, Cost]:
-        """The first of the candidates that is within the target, or the last; and what it costs.
+        """The first of the candidates that fits the context and is within the target, or the last; and what it costs.
 
         Raises:
             InputError: a file cannot be used.
         """
         for options in candidates:
             cost = self._cost(messages, options)
-            if cost.seconds is None or cost.seconds <= TARGET_SECONDS:
+            if cost.prompt_tokens <= self._max_prompt_tokens and (cost.seconds is None or cost.seconds <= TARGET_SECONDS):
                 break
         return options, cost
 
@@ -117,9 +121,10 @@ class Estimator:
         new = messages[-1].media
         counts = [len(layouts) for layouts in outline.layouts[len(outline.layouts) - len(new) :]]
         videos = tuple(count for item, count in zip(new, counts, strict=True) if isinstance(item, Video))
-        tokens = len(outline.prompt.input_ids) - known
+        prompt_tokens = len(outline.prompt.input_ids)
+        tokens = prompt_tokens - known
         seconds = self.pace.seconds(slices[Image] + slices[Video], tokens)
-        return Cost(len(new) - len(videos), slices[Image], videos, slices[Video], tokens, seconds)
+        return Cost(len(new) - len(videos), slices[Image], videos, slices[Video], tokens, prompt_tokens, seconds)
 
     def _known_tokens(self, messages: Sequence[Message], options: Options) -> int:
         """Of the prompt's beginning, where the question before this one was answered with the same options."""
@@ -129,9 +134,9 @@ class Estimator:
 
     def _heads_of(self, messages: Sequence[Message]) -> list[Head]:
         heads = []
-        for item in _media(messages):
+        for item, called in named(messages):
             name = _name(item)
-            head = self._heads.get(name or "") or self._processor.head(item)
+            head = self._heads.get(name or "") or self._processor.head(item, called)
             heads.append(head)
             if name is not None:
                 with self._lock:

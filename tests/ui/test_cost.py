@@ -23,7 +23,7 @@ def processor() -> Processor:
 
 @pytest.fixture
 def estimator(processor: Processor) -> Estimator:
-    return Estimator(processor, PLENTY)
+    return Estimator(processor, 8192, PLENTY)
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_pictures_slices_frames_and_tokens_are_those_that_the_model_will_be_give
     messages = [Message.user(picture("red"), picture("blue"), Video(str(VIDEO)), "What is shown?")]
     options = Options(max_frames=12, max_frame_slice_nums=1)
     plan = processor.plan(messages, options)
-    assert cost(estimator, messages, options) == Cost(2, 2 * 10, (12,), 12, len(plan.prompt.input_ids), None)
+    assert cost(estimator, messages, options) == Cost(2, 2 * 10, (12,), 12, len(plan.prompt.input_ids), len(plan.prompt.input_ids), None)
     assert len(plan.prompt.image_bound) == 32
 
 
@@ -78,7 +78,7 @@ def test_a_picture_that_was_shown_costs_no_slices_again_and_an_answered_conversa
 
 def test_what_the_cache_cannot_hold_is_not_counted_on(processor: Processor, picture: Callable[[str], Image]) -> None:
     slice_bytes = processor.config.query_num * processor.config.text.hidden_size * 4
-    estimator = Estimator(processor, 15 * slice_bytes)
+    estimator = Estimator(processor, 8192, 15 * slice_bytes)
     for name in ("red", "blue"):
         estimator.remember([Message.user(picture(name))], Options(), taken(4.0, 0.05))
     assert cost(estimator, [Message.user(picture("red"))]).slices == 10
@@ -104,6 +104,14 @@ def test_auto_gives_up_frames_of_a_video_that_would_take_too_long(estimator: Est
     assert estimator.chosen([Message.user(Video(str(VIDEO)), "Hm?")], settings(frames=64).candidates)[1].videos == (31,)
 
 
+def test_auto_takes_less_detail_where_the_most_does_not_fit_the_context(processor: Processor, picture: Callable[[str], Image]) -> None:
+    messages = [Message.user(*[picture("red")] * 4, "Hm?")]
+    found = {limit: Estimator(processor, limit, PLENTY).chosen(messages, settings().candidates)[1].prompt_tokens for limit in (8192, 1500, 400)}
+    assert 400 > found[400] > 250
+    assert 1500 > found[1500] > 1200
+    assert found[8192] > 2500
+
+
 def test_the_pace_follows_what_answers_take_and_leaves_out_what_tells_nothing() -> None:
     pace = Pace()
     assert pace.seconds(1, 1) is None
@@ -127,7 +135,7 @@ def test_words_alone_can_be_timed_before_any_picture_was_encoded() -> None:
 
 
 def test_a_file_that_cannot_be_used_is_refused(estimator: Estimator, tmp_path: Path) -> None:
-    with pytest.raises(ImageError):
+    with pytest.raises(ImageError, match=r"^Picture 1 is missing"):
         cost(estimator, [Message.user(Image(str(tmp_path / "gone.png")))])
 
 

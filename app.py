@@ -13,6 +13,7 @@ import gradio as gr
 
 from pipeline import Assistant, EngineConfig, InputError
 from ui.chat import Chat
+from ui.health import routes
 from ui.model import Model, Report, load
 from ui.server import launch
 from ui.startup import startup_line
@@ -86,7 +87,7 @@ def _serve(environ: Mapping[str, str]) -> None:
         model = Model(loaded)
         page = build(model, notice)
         try:
-            launch(page, host, int(port))
+            launch(page, host, int(port), routes(page, model))
         except OSError as cause:
             raise InputError(f"The page cannot be served at {host}:{port}: the port is taken or not allowed.") from cause
         with model:

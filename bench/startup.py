@@ -1,4 +1,4 @@
-"""From process start to a page that answers: seconds with the bundled model, the median of several starts; with --write kept for the README."""
+"""From process start to a page whose model answers: seconds with the bundled model, the median of several; with --write kept for the README."""
 
 import argparse
 import json
@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def ready_seconds() -> float:
-    """Start the application on a free port and ask until its page and its API description are there."""
+    """Start the application on a free port and ask until its page is there and its model ready."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -45,13 +45,13 @@ def ready_seconds() -> float:
     try:
         while process.poll() is None:
             try:
-                page, api = (httpx.get(f"http://127.0.0.1:{port}{path}", timeout=5) for path in ("/", "/gradio_api/info"))
-                if page.is_success and TITLE in page.text and "/chat" in api.json()["named_endpoints"]:
+                page, health = (httpx.get(f"http://127.0.0.1:{port}{path}", timeout=5) for path in ("/", "/healthz"))
+                if page.is_success and TITLE in page.text and health.is_success:
                     return time.perf_counter() - started
             except httpx.TransportError:
                 pass
             if time.perf_counter() - started > GIVE_UP_S:
-                raise SystemExit(f"No page after {GIVE_UP_S} s.")
+                raise SystemExit(f"Not ready after {GIVE_UP_S} s.")
             time.sleep(0.02)
         raise SystemExit(f"The application ended: {process.stderr.read() if process.stderr else ''}")
     finally:

@@ -16,6 +16,7 @@ from gradio_client import Client, handle_file
 import app
 from pipeline import Answer, Assistant, Delta, GenerationConfig, Message, Options, TextDelta
 from pipeline.engine.request import Health, Stats
+from ui.health import routes
 from ui.model import Model, Ready
 from ui.server import launch
 
@@ -57,7 +58,7 @@ class Scripted(StandIn):
         self.closed = threading.Semaphore(0)  # released once for each request that has ended, in whatever way
 
     async def stream(
-        self, messages: Sequence[Message], generation: GenerationConfig | None = None, options: Options | None = None
+        self, messages: Sequence[Message], generation: GenerationConfig | None = None, options: Options | None = None, *_: object
     ) -> AsyncGenerator[Delta, None]:
         script = self._scripts[min(len(self.asked), len(self._scripts) - 1)]
         self.asked.append(messages)
@@ -84,7 +85,7 @@ class Heard(StandIn):
         self.closed = threading.Semaphore(0)
 
     async def stream(
-        self, messages: Sequence[Message], _: GenerationConfig | None = None, options: Options | None = None
+        self, messages: Sequence[Message], _: GenerationConfig | None = None, options: Options | None = None, *__: object
     ) -> AsyncGenerator[Delta, None]:
         # As many tokens whatever is shown: enough to see them come, and few enough to wait for.
         generation = GenerationConfig(min_new_tokens=self.answer_tokens, max_new_tokens=self.answer_tokens, seed=1)
@@ -148,7 +149,7 @@ def served_model(model: Model, uploads: Path, notice: str = "") -> Iterator[str]
 
     def start() -> tuple[Any, str]:
         page = app.build(model, notice)
-        return page, launch(page, "127.0.0.1", port)
+        return page, launch(page, "127.0.0.1", port, routes(page, model))
 
     page, address = in_a_loop(start)
     try:

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from typing import Literal, Self, TypeAlias
 
 from pipeline import ArtifactError, Assistant, Delta, EngineConfig, GenerationConfig, Message, Options, PipelineError, obtain
+from pipeline.engine.request import Stats
+from pipeline.processor import Plan
+from ui.metrics import Metrics
 
 logger = logging.getLogger("app")
 
@@ -54,6 +57,7 @@ class Model:
         self._load, self._retry_seconds = load, retry_seconds
         self._assistant: Assistant | None = None
         self._without: Starting | Degraded = Starting("checking")  # the state while there is no assistant
+        self.metrics = Metrics(self._stats)
         self._closing = threading.Event()
         # A download or a compilation cannot be interrupted: the process does not wait for either.
         self._thread = threading.Thread(target=self._keep, name="model", daemon=True)
@@ -74,9 +78,9 @@ class Model:
 
     @property
     def state(self) -> State:
-        if (assistant := self._assistant) is None:
+        if (stats := self._stats()) is None:
             return self._without
-        match assistant.stats().health:
+        match stats.health:
             case "serving":
                 return Ready()
             case "restarting":
@@ -84,14 +88,27 @@ class Model:
             case "dead":
                 return Degraded("The model stopped working and is loaded again.")
 
-    async def stream(
-        self, messages: Sequence[Message], generation: GenerationConfig | None = None, options: Options | None = None
+    def stream(
+        self,
+        messages: Sequence[Message],
+        generation: GenerationConfig | None = None,
+        options: Options | None = None,
+        on_plan: Callable[[Plan], object] | None = None,
     ) -> AsyncGenerator[Starting | Delta, None]:
         """What `Assistant.stream` yields and raises; before that, how far the start is, for as long as it takes.
 
         Raises:
             PipelineError: there is no model, and why.
         """
+        return self.metrics.observe(self._stream(messages, generation, options, on_plan))
+
+    async def _stream(
+        self,
+        messages: Sequence[Message],
+        generation: GenerationConfig | None,
+        options: Options | None,
+        on_plan: Callable[[Plan], object] | None,
+    ) -> AsyncGenerator[Starting | Delta, None]:
         told = None
         while (assistant := self._assistant) is None:
             match self._without:
@@ -101,7 +118,7 @@ class Model:
                     yield starting
                     told = starting
             await asyncio.sleep(POLL_SECONDS)
-        async with aclosing(assistant.stream(messages, generation, options)) as stream:
+        async with aclosing(assistant.stream(messages, generation, options, on_plan)) as stream:
             async for delta in stream:
                 yield delta
 
@@ -125,6 +142,9 @@ class Model:
                     while not self._closing.wait(1) and assistant.stats().health != "dead":
                         pass
                     self._assistant = None
+
+    def _stats(self) -> Stats | None:
+        return None if (assistant := self._assistant) is None else assistant.stats()
 
     def _report(self, starting: Starting) -> None:
         self._without = starting

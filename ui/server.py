@@ -1,6 +1,9 @@
 """A page -> the same page served at an address, telling nobody what its visitors do."""
 
+from collections.abc import Sequence
+
 import gradio as gr
+from starlette.routing import Route
 
 from pipeline import MediaLimits
 
@@ -13,8 +16,8 @@ button[aria-label="Share"], .thought-group :is(.arrow, .content) { display: none
 """
 
 
-def launch(page: gr.Blocks, host: str, port: int) -> str:
-    """Serve the page in threads of its own; its address."""
+def launch(page: gr.Blocks, host: str, port: int, routes: Sequence[Route]) -> str:
+    """Serve the page, and `routes` beside it, in threads of its own; its address."""
     _, address, _ = page.launch(
         server_name=host,
         server_port=port,
@@ -31,5 +34,6 @@ def launch(page: gr.Blocks, host: str, port: int) -> str:
         footer_links=["api", "gradio", "settings"],
         head=HEAD,
         css=CSS,
+        app_kwargs={"routes": list(routes)},
     )
     return str(address)

@@ -12,6 +12,7 @@ from pathlib import Path
 import gradio as gr
 
 from pipeline import Assistant, EngineConfig, InputError
+from ui.ask import ask_endpoint
 from ui.chat import Chat
 from ui.health import routes
 from ui.model import Model, Report, load
@@ -43,6 +44,7 @@ def build(model: Model, notice: str = "") -> gr.Blocks:
         gr.Markdown(notice, visible=bool(notice))
         startup_line(page, model)
         Chat(model)
+        ask_endpoint(model)
     page.queue(max_size=MAX_WAITING_FOR_THE_QUEUE)
     return page
 

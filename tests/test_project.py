@@ -22,7 +22,7 @@ def test_the_space_installs_no_conversion_library() -> None:
 
 
 def test_the_space_gets_the_gradio_that_was_tested() -> None:
-    pinned = re.search(r"^gradio==(.+)$", REQUIREMENTS[0].read_text(), re.M)
+    pinned = re.search(r"^gradio\[mcp\]==(.+)$", REQUIREMENTS[0].read_text(), re.M)
     declared = re.search(r"^sdk_version: (.+)$", (ROOT / "README.md").read_text(), re.M)
     assert pinned
     assert declared

@@ -57,6 +57,8 @@ def responder(model: Model) -> Callable[..., AsyncGenerator[Shown, None]]:
             yield [text, refusal] if text.strip() else refusal
             raise gr.Error(told, visible=False, print_exception=False) from None
 
+    # Not offered as an MCP tool: calls of one share no session, so it would remember nothing; `ask` says so.
+    respond._mcp_type = "none"  # type: ignore[attr-defined]
     return respond
 
 

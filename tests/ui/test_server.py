@@ -16,4 +16,4 @@ def test_nothing_is_recorded_monitored_or_told_to_others(tmp_path: Path) -> None
     assert config["run_history"] is False
     assert config["max_file_size"] == 200_000_000
     assert monitored == 403
-    assert list(endpoints) == ["/chat"]
+    assert list(endpoints) == ["/chat", "/ask"]

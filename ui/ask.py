@@ -1,0 +1,139 @@
+"""A question with pictures, a video and what was said before -> a streamed answer at the stateless API endpoint `/ask`, which is an MCP tool too."""
+
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
+from typing import Any, Literal, TypedDict
+
+import gradio as gr
+from gradio import FileData
+from gradio.events import api
+
+from pipeline import Answer, Image, InputError, Message, Status, Text, TextDelta, Video
+from ui.chat import CONCURRENCY, UPDATE_SECONDS
+from ui.files import source
+from ui.model import Model, Starting
+from ui.sentences import progress, sentence
+from ui.settings import Settings, settings
+
+#: How much of a picture is shown: the overview alone, up to 4 slices, or up to 9.
+DETAILS = ("fast", "balanced", "full")
+
+
+class Part(TypedDict, total=False):
+    """One part of an earlier message: a text or a file."""
+
+    text: str
+    image: FileData
+    video: FileData
+
+
+class Turn(TypedDict):
+    """An earlier message."""
+
+    role: Literal["user", "assistant"]
+    content: str | list[Part]
+
+
+class Wishes(TypedDict, total=False):
+    """What `/ask` lets its caller choose; docs/api.md says what each means and what it is by default."""
+
+    mode: Literal["sampling", "greedy", "beams"]
+    detail: Literal["fast", "balanced", "full"]
+    frames: int
+    system_prompt: str
+    max_new_tokens: int
+    seed: int
+    temperature: float
+    top_p: float
+    top_k: int
+    num_beams: int
+    repetition_penalty: float
+
+
+def ask_endpoint(model: Model) -> None:
+    """Offer `/ask` in the layout it is made in."""
+    api(asker(model), api_name="ask", concurrency_limit=CONCURRENCY)
+
+
+def asker(model: Model) -> Callable[..., AsyncGenerator[str, None]]:
+    """The function behind `/ask`."""
+
+    async def ask(
+        images: list[FileData] | None = None,
+        video: FileData | None = None,
+        question: str = "",
+        history: list[Turn] | None = None,
+        settings: Wishes | None = None,
+    ) -> AsyncGenerator[str, None]:
+        """Look at pictures or a video and answer a question about them. Nothing is remembered between calls.
+
+        Args:
+            images: the pictures, in the order in which the model is to count them; each an uploaded file, a public URL or a data: URL.
+            video: one video, shown after the pictures.
+            question: what to ask about them; pictures alone are described.
+            history: earlier messages, the oldest first: {"role": "user" or "assistant", "content": a text, or a list of {"text": ...}, {"image": ...} and {"video": ...}}.
+            settings: "mode" (sampling, greedy or beams), "detail" (fast, balanced or full), "frames" of a video, "max_new_tokens", "seed", "system_prompt", "temperature", "top_p", "top_k", "num_beams", "repetition_penalty"; all optional.
+
+        Returns:
+            The answer, as far as it is known; the last one is whole.
+        """  # noqa: E501  one argument a line is what Gradio reads
+        text, next_update, told = "", 0.0, gr.Progress()
+        try:
+            wanted = _wanted(settings or {})
+            messages = [await _turn(number, turn) for number, turn in enumerate(history or [], start=1)]
+            messages.append(await _question(images or [], video, question))
+            # Closing it is what cancels the request: a cancelled job and a client that went away end up here.
+            async with aclosing(model.stream(messages, wanted.generation, wanted.candidates[0])) as stream:
+                async for delta in stream:
+                    match delta:
+                        case Status() | Starting():
+                            told((delta.done, delta.total), desc=progress(delta))
+                            yield text  # a client that hung up is noticed when something is sent
+                        case TextDelta():
+                            text += delta.text
+                            if text.strip() and time.monotonic() >= next_update:
+                                yield text
+                                next_update = time.monotonic() + UPDATE_SECONDS
+                        case Answer():
+                            yield delta.text
+        except Exception as error:
+            raise gr.Error(sentence(error), print_exception=False) from None
+
+    return ask
+
+
+def _wanted(wishes: Mapping[str, Any]) -> Settings:
+    unknown = [str(name) for name in wishes if name not in Wishes.__annotations__]
+    if unknown:
+        raise InputError(f"There is no setting {unknown[0]!r}; there are {', '.join(Wishes.__annotations__)}.")
+    detail = wishes.get("detail") or "full"
+    if detail not in DETAILS:
+        raise InputError(f"The detail is {detail!r}; it must be one of {', '.join(DETAILS)}.")
+    return settings(**{**wishes, "detail": detail})
+
+
+async def _question(images: list[Any], video: Any, question: str) -> Message:
+    shown = [Image(await source(image)) for image in images]
+    return Message("user", (*shown, *([Video(await source(video))] if video else []), *([Text(question)] if question.strip() else [])))
+
+
+async def _turn(number: int, turn: object) -> Message:
+    """One turn of a history as a client writes it."""
+    match turn:
+        case {"role": "user" | "assistant" as role, "content": str(text)}:
+            return Message(role, (Text(text),))
+        case {"role": "user" | "assistant" as role, "content": [*parts]}:
+            return Message(role, tuple([await _part(number, part) for part in parts]))
+    raise InputError(f"Turn {number} of the history cannot be read: it must have a role, user or assistant, and a content.")
+
+
+async def _part(number: int, part: object) -> Text | Image | Video:
+    match part:
+        case {"text": str(text)}:
+            return Text(text)
+        case {"image": file} if file:
+            return Image(await source(file))
+        case {"video": file} if file:
+            return Video(await source(file))
+    raise InputError(f"Turn {number} of the history cannot be read: each part must be a text, an image or a video.")

@@ -1,0 +1,45 @@
+"""A file as a client of the API names it -> what the pipeline may read: only what was uploaded, sent along, or is public."""
+
+import base64
+import binascii
+from pathlib import Path
+
+from gradio.processing_utils import async_ssrf_protected_download
+from gradio.utils import get_upload_folder
+
+from pipeline import InputError
+
+NAMES = "it must be uploaded first, be a public http(s) URL, or be sent along as a data: URL"
+
+
+async def source(file: object) -> str | bytes:
+    """The path or the bytes of a file. Gradio has checked what is marked as its FileData, and only that; nothing else is believed.
+
+    Raises:
+        InputError: it is none that this client may show.
+    """
+    match file:
+        case {"path": str(path)} if _was_uploaded(path):
+            return path
+        case str(url) if url.startswith("data:"):
+            return _sent_along(url)
+        case str(url) if url.startswith(("http://", "https://")):
+            try:
+                return await async_ssrf_protected_download(url, get_upload_folder())
+            except Exception as cause:  # its client's, its guard's and the file system's errors have no common root
+                raise InputError("The file behind a URL cannot be fetched: it is not there, or not public.") from cause
+    raise InputError(f"A file cannot be used: {NAMES}.")
+
+
+def _was_uploaded(path: str) -> bool:
+    return Path(path).resolve().is_relative_to(Path(get_upload_folder()).resolve())
+
+
+def _sent_along(url: str) -> bytes:
+    head, _, data = url.partition(",")
+    if head.endswith(";base64"):
+        try:
+            return base64.b64decode(data, validate=True)
+        except binascii.Error as cause:
+            raise InputError("A data: URL is cut short or damaged.") from cause
+    raise InputError("A data: URL must be in base64.")

@@ -1,8 +1,10 @@
-# make          format, lint, types and unit tests
-# make run      the page, on port 7860, with the bundled model unless MODEL_DIR or MODEL_REPO says otherwise
-# make test     everything, in an environment of its own
-# make bench    the benchmarks, and their figures in the documents; an hour, 40 GB of disk
-# make mutants  how many changes of the engine's books the tests notice
+# make           format, lint, types and unit tests
+# make run       the page, on port 7860, with the bundled model unless MODEL_DIR or MODEL_REPO says otherwise
+# make test      everything, in an environment of its own
+# make bench     the benchmarks, and their figures in the documents; an hour, 40 GB of disk
+# make examples  the pictures of examples/, drawn anew
+# make pictures  the screenshots of the README, taken by the browser tests
+# make mutants   how many changes of the engine's books the tests notice
 
 SHELL := bash
 .SHELLFLAGS := -o pipefail -c
@@ -12,7 +14,7 @@ RUN := .venv/bin/python
 DEV := .venv-dev/bin/python
 UNIT := tests --ignore=tests/bench --ignore=tests/browser --ignore=tests/conversion --ignore=tests/demo --ignore=tests/reliability --ignore=tests/test_app.py --ignore=tests/test_api_docs.py $(foreach part,ask chat health server,--ignore=tests/ui/test_$(part).py)
 
-.PHONY: quick run test lint format bench mutants clean
+.PHONY: quick run test lint format bench examples pictures mutants clean
 
 quick: format lint
 	$(DEV) -m pytest -q $(UNIT)
@@ -38,6 +40,13 @@ bench: .venv/installed .venv-dev/installed
 	$(DEV) -m bench.engine --full-size --layers 4 --write
 	$(DEV) -m bench.full_size bench/built/full-size --write
 	$(DEV) -m bench.figures
+
+examples: .venv-dev/installed
+	$(DEV) -m demo.examples
+
+pictures: .venv-dev/browser
+	SCREENSHOTS=build/screenshots $(DEV) -m pytest -q tests/browser/test_controls.py
+	cp build/screenshots/price.png build/screenshots/light.png docs/
 
 mutants: .venv-dev/installed
 	$(DEV) -m mutmut run

@@ -18,19 +18,12 @@ from ui.health import routes
 from ui.model import Model, Report, load
 from ui.server import launch
 from ui.startup import startup_line
+from ui.words import word
 
 logger = logging.getLogger("app")
 
 TITLE = "MiniCPM-V 2.6 on OpenVINO"
-HEADER = f"""<div style="text-align: center">
-<h1>{TITLE}</h1>
-Ask about pictures and videos. The model runs on this server's own processor: an answer takes its time and may be wrong.<br>
-<small>Files you upload are deleted within two hours; what you write is kept in memory only; neither is logged.</small>
-</div>"""
-DEMO_NOTICE = (
-    "> **This is the small bundled demo model: it knows only drawn scenes** of coloured shapes, numbers and short words. "
-    "To talk about photographs set `MODEL_REPO` or `MODEL_DIR` to a converted MiniCPM-V 2.6."
-)
+DEMO_NOTICE = word("demo_notice")
 # Looked for every hour and deleted when older than an hour: gone after two at the latest.
 DELETE_CACHE_SECONDS = (3600, 3600)
 MAX_WAITING_FOR_THE_QUEUE = 32
@@ -40,7 +33,7 @@ def build(model: Model, notice: str = "") -> gr.Blocks:
     """The page over a model; `notice` (markdown) stands above the chat."""
     page = gr.Blocks(title=TITLE, analytics_enabled=False, fill_height=True, delete_cache=DELETE_CACHE_SECONDS)
     with page:
-        gr.Markdown(HEADER)
+        gr.Markdown(word("header"))
         gr.Markdown(notice, visible=bool(notice))
         startup_line(page, model)
         Chat(model)

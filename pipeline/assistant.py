@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self, TypeAlias
 
+import numpy as np
+import PIL.Image
+
 from pipeline.artifacts import check_complete
 from pipeline.config import EngineConfig, GenerationConfig, MediaLimits
 from pipeline.engine.compiled import Compiler, Embedder
@@ -19,7 +22,8 @@ from pipeline.engine.request import Event, Failed, Progress, Request, Stats, Tok
 from pipeline.engine.stateful import StatefulEngine
 from pipeline.engine.stateful_runner import StatefulRunner
 from pipeline.errors import EngineDead, InputError, PipelineError
-from pipeline.message import Message
+from pipeline.message import Image, Message, Text
+from pipeline.pace import Pace
 from pipeline.processor import Options, Plan, Processor
 from pipeline.stream import TextStream
 
@@ -82,6 +86,7 @@ class Assistant:
         check_complete(folder)
         self.processor = Processor(folder, limits)
         config = self.processor.config
+        self.pace = Pace()
         self._engine = _started(folder, self.processor, engine, clock)
         self._max_seconds = engine.max_seconds
         # Few at a time, because a video's decoded frames are the largest thing that a request ever holds.
@@ -123,7 +128,7 @@ class Assistant:
             EngineDead: the model failed.
         """
         generation = generation or GenerationConfig()
-        started = self._clock()
+        started, waited = self._clock(), False
         loop = asyncio.get_running_loop()
         # Decoding files takes seconds at worst and must not hold up other people's streams, nor words wait for files.
         readers = self._readers if any(message.media for message in messages) else None
@@ -145,6 +150,7 @@ class Assistant:
             while True:
                 match await events.get():
                     case Progress(stage, done, total):
+                        waited = waited or stage == "queued"
                         yield Status(stage, done, total)
                     case Tokens(token_ids):
                         if words := text.push(token_ids):
@@ -174,6 +180,8 @@ class Assistant:
             ttft_s=None if first is None else first - started,
             decode_tps=None if first is None or count < 2 else (count - 1) / max(finished.ended_at - first, 1e-9),
         )
+        reading_s = None if waited or answer.ttft_s is None else answer.ttft_s - answer.vision_s
+        self.pace.learn(answer.encoded_slices, answer.vision_s, answer.prompt_tokens - answer.cached_tokens, reading_s)
         # Counts and times only: what people wrote or showed is never logged.
         logger.info(
             "answered: finish_reason=%s prompt_tokens=%d cached_tokens=%d encoded_slices=%d tokens=%d ttft_s=%.2f",
@@ -188,6 +196,17 @@ class Assistant:
         if not isinstance(last, Answer):
             raise PipelineError("The stream ended without an answer.")
         return last
+
+    async def calibrate(self) -> None:
+        """Let the pace be known before anybody asks: one token about one picture of noise, which nobody else will ever show.
+
+        Raises:
+            EngineDead: the model failed.
+        """
+        side = self.processor.config.slices.scale_resolution
+        noise = PIL.Image.fromarray(np.random.default_rng().integers(0, 256, (side, side, 3), np.uint8))
+        question = Message.user(Image(noise), Text("What is this?"))
+        await self.answer([question], GenerationConfig.greedy(max_new_tokens=1), Options(max_slice_nums=1))
 
     def _prepare(
         self, messages: Sequence[Message], generation: GenerationConfig, options: Options | None, on_plan: Callable[[Plan], object] | None

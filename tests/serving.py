@@ -8,16 +8,20 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import gradio
 from gradio_client import Client, handle_file
 
 import app
-from pipeline import Answer, Assistant, Delta, GenerationConfig, Message, Options, TextDelta
+from pipeline import Answer, Assistant, Delta, GenerationConfig, Message, Options, Processor, TextDelta
+from pipeline.artifacts import BUNDLED
 from pipeline.engine.request import Health, Stats
+from pipeline.message import Prompt
+from pipeline.pace import Pace
+from pipeline.processor import Plan
 from ui.health import routes
-from ui.model import Model, Ready
+from ui.model import Model, Ready, Starting
 from ui.server import launch
 
 T = TypeVar("T")
@@ -40,6 +44,20 @@ class StandIn:
 
     health: Health = "serving"
     let_go = False
+    max_prompt_tokens = 8192
+
+    def __init__(self) -> None:
+        self.processor, self.pace = Processor(BUNDLED), Pace()
+
+    @property
+    def assistant(self) -> Self:
+        """It is a model's assistant, and a model that has one, too."""
+        return self
+
+    async def arrival(self) -> AsyncGenerator[Starting, None]:
+        """It is there."""
+        return
+        yield
 
     def stats(self) -> Stats:
         return Stats(0, 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0, self.health)
@@ -52,17 +70,20 @@ class Scripted(StandIn):
     """Stands in for an assistant: plays one script for each request, the last one over again, and remembers what it was asked."""
 
     def __init__(self, *scripts: Sequence[Delta | Exception | str]) -> None:
+        super().__init__()
         self._scripts = scripts
         self.asked: list[Sequence[Message]] = []
         self.settings: list[tuple[GenerationConfig | None, Options | None]] = []
         self.closed = threading.Semaphore(0)  # released once for each request that has ended, in whatever way
 
     async def stream(
-        self, messages: Sequence[Message], generation: GenerationConfig | None = None, options: Options | None = None, *_: object
+        self, messages: Sequence[Message], generation: GenerationConfig | None = None, options: Options | None = None, on_plan: Any = None
     ) -> AsyncGenerator[Delta, None]:
         script = self._scripts[min(len(self.asked), len(self._scripts) - 1)]
         self.asked.append(messages)
         self.settings.append((generation, options))
+        if on_plan is not None:
+            on_plan(Plan(Prompt("", (), ()), ()))
         try:
             for step in script:
                 if isinstance(step, Exception):
@@ -79,18 +100,19 @@ class Heard(StandIn):
     """A real assistant, asked in a way that a test can rely on, and every answer it gave to the end."""
 
     def __init__(self, assistant: Assistant) -> None:
+        super().__init__()
         self._assistant = assistant
         self.answers: list[Answer] = []
         self.answer_tokens = 20
         self.closed = threading.Semaphore(0)
 
     async def stream(
-        self, messages: Sequence[Message], _: GenerationConfig | None = None, options: Options | None = None, *__: object
+        self, messages: Sequence[Message], _: GenerationConfig | None = None, options: Options | None = None, on_plan: Any = None
     ) -> AsyncGenerator[Delta, None]:
         # As many tokens whatever is shown: enough to see them come, and few enough to wait for.
         generation = GenerationConfig(min_new_tokens=self.answer_tokens, max_new_tokens=self.answer_tokens, seed=1)
         try:
-            async with aclosing(self._assistant.stream(messages, generation, options)) as stream:
+            async with aclosing(self._assistant.stream(messages, generation, options, on_plan)) as stream:
                 async for delta in stream:
                     if isinstance(delta, Answer):
                         self.answers.append(delta)

@@ -36,6 +36,7 @@ ORDER = [
     "engine.stateful_runner",
     "engine.stateful",
     "stream",
+    "pace",
     "assistant",
     "__init__",
     "__main__",

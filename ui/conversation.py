@@ -1,5 +1,6 @@
 """What Gradio hands over, a message and a history -> the conversation for the model; and the asides in a chat, which are no part of it."""
 
+import re
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -9,8 +10,12 @@ from pipeline import Image, Message, Text, Video
 
 # Not by the system's table of types, which a slim container lacks. What a file really is, its decoder finds out.
 VIDEO_SUFFIXES = frozenset({".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm"})
-PROGRESS, REFUSED = "progress", "refused"  # kinds of asides
+PROGRESS, REFUSED, STOPPED, CUT, SEEN = "progress", "refused", "stopped", "cut", "seen"  # kinds of asides
 NO_WORDS = "*(The model had nothing to say.)*"
+
+# Markdown takes an answer such as "139." for the beginning of a list, and shows it as none.
+_LONE_NUMBER = re.compile(r"^([ \t]*\d+)([.)])(?=[ \t]*$)", re.M)
+_SHOWN_NUMBER = re.compile(r"^([ \t]*\d+)\\([.)])(?=[ \t]*$)", re.M)
 
 
 def normalise(message: str | Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> list[Message]:
@@ -27,16 +32,26 @@ def normalise(message: str | Mapping[str, Any], history: Sequence[Mapping[str, A
             if following is not None and following["role"] == "assistant" and aside_kind(following) != REFUSED:
                 messages.append(Message("user", parts))
         elif kind is None:
-            messages.append(Message("assistant", tuple(part for part in parts if isinstance(part, Text) and part.text != NO_WORDS)))
+            said = (Text(_SHOWN_NUMBER.sub(r"\1\2", part.text)) for part in parts if isinstance(part, Text) and part.text != NO_WORDS)
+            messages.append(Message("assistant", tuple(said)))
     if isinstance(message, str):
         message = {"text": message}
     files = [{"path": file} if isinstance(file, str) else file for file in message.get("files") or []]
     return [*messages, Message("user", _parts([*files, message.get("text")]))]
 
 
-def aside(title: str, kind: str) -> dict[str, Any]:
-    """A line in the chat that is no part of the conversation."""
-    return {"role": "assistant", "content": "", "metadata": {"title": title, "id": kind}}
+def shown(answer: str) -> str:
+    """Words of the model as the page shows them; `normalise` takes them back."""
+    return _LONE_NUMBER.sub(r"\1\\\2", answer)
+
+
+def aside(title: str, kind: str, inside: tuple[str, str] | None = None) -> dict[str, Any]:
+    """A line in the chat that is no part of the conversation; it folds out where there is something `inside`: a picture's path, and what it is."""
+    metadata: dict[str, Any] = {"title": title, "id": kind}
+    if inside is None:
+        return {"role": "assistant", "content": "", "metadata": metadata}
+    path, description = inside
+    return {"role": "assistant", "content": {"path": path, "alt_text": description}, "metadata": {**metadata, "status": "done", "log": description}}
 
 
 def aside_kind(turn: Mapping[str, Any]) -> str | None:

@@ -1,18 +1,19 @@
-"""A conversation, and answers that were given -> what the next one will cost: slices, tokens, and the seconds until its first words."""
+"""A conversation, and the pace of answers so far -> what the next one will cost: slices, tokens, and the seconds until its first words."""
 
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Self, TypeVar
 
-import numpy as np
 import PIL.Image
 
-from pipeline import Answer, Assistant, GenerationConfig, Image, Message, Options, Processor, Text, Video
+from pipeline import Assistant, EngineConfig, Image, Message, Options, Processor, Video
 from pipeline.media import Head
+from pipeline.pace import Pace
 from pipeline.preprocess import Layout
 from pipeline.processor import named
+from ui.model import Model
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -20,33 +21,7 @@ V = TypeVar("V")
 # The time that the most detail may take until the first words, where the choice is left to us. Half a minute is what people wait for while they see
 # that something moves; a photograph in ten slices takes about twice as long on the two cores of a free Space.
 TARGET_SECONDS = 30.0
-# Each further answer is as weighty for the pace as all that were before it are one third: after five answers a busy hour is known of.
-_WEIGHT = 0.25
-# A prompt with fewer new tokens than this says more about everything around it than about the pace of reading.
-_TELLING_TOKENS = 32
 _REMEMBERED = 256  # conversations, and heads of files
-
-
-class Pace:
-    """How fast this machine is at present: seconds a slice and seconds a prompt token, None before the first answer."""
-
-    def __init__(self) -> None:
-        self.slice_seconds: float | None = None
-        self.token_seconds: float | None = None
-
-    def learn(self, answer: Answer, waited: bool = False) -> None:
-        """Take an answer's times into account; not the time until the first words of one that `waited` for others."""
-        if answer.encoded_slices:
-            self.slice_seconds = _moved(self.slice_seconds, answer.vision_s / answer.encoded_slices)
-        read = answer.prompt_tokens - answer.cached_tokens
-        if answer.ttft_s is not None and not waited and read >= _TELLING_TOKENS:
-            self.token_seconds = _moved(self.token_seconds, max(answer.ttft_s - answer.vision_s, 0.0) / read)
-
-    def seconds(self, slices: int, tokens: int) -> float | None:
-        """Until the first words; None while it is not known."""
-        if self.token_seconds is None or (slices and self.slice_seconds is None):
-            return None
-        return slices * (self.slice_seconds or 0.0) + tokens * self.token_seconds
 
 
 @dataclass(frozen=True)
@@ -76,15 +51,18 @@ class Cost:
 class Estimator:
     """Knows what answers have cost so far, and so what the next one will. Any thread may ask."""
 
-    def __init__(self, processor: Processor, max_prompt_tokens: int, vision_cache_bytes: int) -> None:
-        self.pace = Pace()
-        self._processor, self._max_prompt_tokens = processor, max_prompt_tokens
+    def __init__(self, processor: Processor, pace: Pace, max_prompt_tokens: int, vision_cache_bytes: int) -> None:
+        self._pace, self._processor, self._max_prompt_tokens = pace, processor, max_prompt_tokens
         config = processor.config
         self._most_slices = vision_cache_bytes // (config.query_num * config.text.hidden_size * 4)
         self._lock = threading.Lock()
         self._heads: OrderedDict[str, Head] = OrderedDict()
         self._shown: OrderedDict[tuple[str, tuple[Layout, ...]], int] = OrderedDict()  # and in how many slices
         self._answered: OrderedDict[int, None] = OrderedDict()  # digests: what people wrote is not kept
+
+    @classmethod
+    def of(cls, assistant: Assistant) -> Self:
+        return cls(assistant.processor, assistant.pace, assistant.max_prompt_tokens, EngineConfig().vision_cache_bytes)
 
     def chosen(self, messages: Sequence[Message], candidates: Sequence[Options]) -> tuple[Options, Cost]:
         """The first of the candidates that fits the context and is within the target, or the last; and what it costs.
@@ -98,9 +76,8 @@ class Estimator:
                 break
         return options, cost
 
-    def remember(self, messages: Sequence[Message], options: Options, answer: Answer, waited: bool = False) -> None:
+    def remember(self, messages: Sequence[Message], options: Options) -> None:
         """An answer came: its pictures and its prompt are in the caches now."""
-        self.pace.learn(answer, waited)
         shown = self._processor.outline(messages, self._heads_of(messages), options).layouts
         with self._lock:
             for item, layouts in zip(_media(messages), shown, strict=True):
@@ -123,7 +100,7 @@ class Estimator:
         videos = tuple(count for item, count in zip(new, counts, strict=True) if isinstance(item, Video))
         prompt_tokens = len(outline.prompt.input_ids)
         tokens = prompt_tokens - known
-        seconds = self.pace.seconds(slices[Image] + slices[Video], tokens)
+        seconds = self._pace.seconds(slices[Image] + slices[Video], tokens)
         return Cost(len(new) - len(videos), slices[Image], videos, slices[Video], tokens, prompt_tokens, seconds)
 
     def _known_tokens(self, messages: Sequence[Message], options: Options) -> int:
@@ -144,16 +121,20 @@ class Estimator:
         return heads
 
 
-async def calibrate(assistant: Assistant, pace: Pace) -> None:
-    """Let the pace be known before anybody asks: one answer of one token about one picture of noise that nobody else will ever show."""
-    side = assistant.processor.config.slices.scale_resolution
-    noise = PIL.Image.fromarray(np.random.default_rng().integers(0, 256, (side, side, 3), np.uint8))
-    question = Message.user(Image(noise), Text("What is this?"))
-    pace.learn(await assistant.answer([question], GenerationConfig.greedy(max_new_tokens=1), Options(max_slice_nums=1)))
+class Estimates:
+    """The estimator for a model's assistant, a new one with each assistant that comes."""
 
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._newest: tuple[Assistant, Estimator] | None = None
 
-def _moved(before: float | None, now: float) -> float:
-    return now if before is None else before + _WEIGHT * (now - before)
+    def now(self) -> Estimator | None:
+        """None while there is no assistant."""
+        if (assistant := self._model.assistant) is None:
+            return None
+        if self._newest is None or self._newest[0] is not assistant:
+            self._newest = assistant, Estimator.of(assistant)
+        return self._newest[1]
 
 
 def _media(messages: Sequence[Message]) -> list[Image | Video]:

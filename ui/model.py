@@ -88,6 +88,22 @@ class Model:
             case "dead":
                 return Degraded("The model stopped working and is loaded again.")
 
+    async def arrival(self) -> AsyncGenerator[Starting, None]:
+        """How far the start is, for as long as it takes: when this ends, there is an assistant.
+
+        Raises:
+            PipelineError: there is no model, and why.
+        """
+        told = None
+        while self._assistant is None:
+            match self._without:
+                case Degraded(reason):
+                    raise PipelineError(reason)
+                case starting if starting != told:
+                    yield starting
+                    told = starting
+            await asyncio.sleep(POLL_SECONDS)
+
     def stream(
         self,
         messages: Sequence[Message],
@@ -109,15 +125,10 @@ class Model:
         options: Options | None,
         on_plan: Callable[[Plan], object] | None,
     ) -> AsyncGenerator[Starting | Delta, None]:
-        told = None
         while (assistant := self._assistant) is None:
-            match self._without:
-                case Degraded(reason):
-                    raise PipelineError(reason)
-                case starting if starting != told:
+            async with aclosing(self.arrival()) as arrival:
+                async for starting in arrival:
                     yield starting
-                    told = starting
-            await asyncio.sleep(POLL_SECONDS)
         async with aclosing(assistant.stream(messages, generation, options, on_plan)) as stream:
             async for delta in stream:
                 yield delta
@@ -151,7 +162,7 @@ class Model:
 
 
 def load(environ: Mapping[str, str], engine: EngineConfig, report: Report) -> Assistant:
-    """Obtain the model folder that the environment asks for, and load it.
+    """Obtain the model folder that the environment asks for, load it, and see how fast it is here.
 
     Raises:
         ArtifactError: it cannot be had or read; the sentence ends with which variable to correct.
@@ -164,7 +175,9 @@ def load(environ: Mapping[str, str], engine: EngineConfig, report: Report) -> As
     try:
         folder = obtain(environ, progress)
         report(Starting("loading"))
-        return Assistant(folder, engine)
+        assistant = Assistant(folder, engine)
+        asyncio.run(assistant.calibrate())
+        return assistant
     except ArtifactError as error:
         if not (asked := [name for name in VARIABLES if environ.get(name)]):
             raise

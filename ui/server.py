@@ -4,17 +4,23 @@ import io
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
 
 import gradio as gr
 from starlette.routing import Route
 
 from pipeline import MediaLimits
+from ui.words import translations
 
 # A picture in the page can tell a model to answer with a link to a picture elsewhere; the browser must not follow it.
 HEAD = """<meta http-equiv="Content-Security-Policy" content="img-src 'self' data: blob:; media-src 'self' data: blob:; object-src 'none'">"""
-# Share would publish a visitor's picture on huggingface.co. An aside is one line: there is nothing to fold out.
+REPAIRS = (Path(__file__).parent / "repairs.js").read_text(encoding="utf-8")
+# Gradio's grey for what matters less is too light to be read by everybody.
+THEME = gr.themes.Default().set(body_text_color_subdued="*neutral_500", input_placeholder_color="*neutral_500")
+# Share would publish a visitor's picture on huggingface.co; it is known by its drawing, because its name is another in each language. An aside is one
+# line, unless it says (in .duration) what it folds out.
 CSS = """
-button[aria-label="Share"], .thought-group :is(.arrow, .content) { display: none !important; }
+button:has(path[d^="M23,20a5"]), .thought-group:not(:has(.duration)) :is(.arrow, .content) { display: none !important; }
 .thought-group { border: none !important; padding: 0 !important; box-shadow: none !important; }
 """
 
@@ -44,7 +50,9 @@ def launch(page: gr.Blocks, host: str, port: int, routes: Sequence[Route]) -> st
             mcp_server=True,
             max_file_size=MediaLimits().max_file_bytes,
             footer_links=["api", "gradio", "settings"],
-            head=HEAD,
+            head=f"{HEAD}\n<script>{REPAIRS}</script>",
+            theme=THEME,
+            i18n=translations(),
             css=CSS,
             app_kwargs={"routes": list(routes)},
         )

@@ -34,8 +34,9 @@ _BOUNDS: dict[str, tuple[str, float, float]] = {
     "num_beams": ("The number of beams", 1, 8),
     "repetition_penalty": ("The repetition penalty", 0.5, 2.0),
     "max_new_tokens": ("The length of the answer", 1, LONGEST_ANSWER),
-    "seed": ("The seed", 0, 2**31 - 1),
+    "seed": ("The seed", 1, 2**31 - 1),
 }
+_ZERO_IS_NONE = ("repetition_penalty", "seed")
 # What each mode makes use of, beside what all do.
 _USED = {"sampling": ("temperature", "top_p", "top_k", "seed"), "greedy": (), "beams": ("num_beams",)}
 _BY_ALL = ("repetition_penalty", "max_new_tokens")
@@ -54,7 +55,8 @@ def settings(*, mode: str = "sampling", detail: str = "auto", frames: int = 0, s
 
     Args:
         wishes: `temperature`, `top_p`, `top_k`, `num_beams`, `repetition_penalty`, `max_new_tokens`, `seed`. None is the official default of the
-            mode; what the mode makes no use of is checked and left out.
+            mode, and so is 0 of the penalty and the seed, because a number field cannot be empty. What the mode makes no use of is checked and left
+            out.
 
     Raises:
         InputError: one plain sentence with the value and the bounds.
@@ -62,7 +64,7 @@ def settings(*, mode: str = "sampling", detail: str = "auto", frames: int = 0, s
     for name, value, known in (("mode", mode, tuple(MODES)), ("detail", detail, DETAILS), ("number of frames", frames, FRAMES)):
         if value not in known:
             raise InputError(f"The {name} is {value!r}; it must be one of {', '.join(map(str, known))}.")
-    given = {name: _checked(name, value) for name, value in wishes.items() if value is not None}
+    given = {name: _checked(name, value) for name, value in wishes.items() if value is not None and (value != 0 or name not in _ZERO_IS_NONE)}
     generation = MODES[mode](**{name: value for name, value in given.items() if name in (*_USED[mode], *_BY_ALL)})
     return Settings(generation, tuple(dataclasses.replace(way, system_prompt=(system_prompt or "").strip() or None) for way in _ways(detail, frames)))
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from pipeline import Image, Message, Video
-from ui.conversation import NO_WORDS, PROGRESS, REFUSED, normalise
+from ui.conversation import NO_WORDS, PROGRESS, REFUSED, normalise, shown
 
 
 def text(value: str) -> dict[str, Any]:
@@ -96,3 +96,18 @@ SHAPES = {
 def test_every_shape_of_message_and_history_becomes_the_conversation_that_was_meant(shape: str) -> None:
     message, history, expected = SHAPES[shape]
     assert normalise(message, history) == expected
+
+
+@pytest.mark.parametrize(
+    ("answer", "on_the_page"),
+    [
+        ("139.", "139\\."),
+        ("139)", "139\\)"),
+        ("It says:\n 68.\nThat is all.", "It says:\n 68\\.\nThat is all."),
+        ("1. one\n2. two", "1. one\n2. two"),
+        ("3.5", "3.5"),
+    ],
+)
+def test_a_number_alone_is_shown_as_it_stands_and_reaches_the_model_so(answer: str, on_the_page: str) -> None:
+    assert shown(answer) == on_the_page
+    assert normalise("and?", [turn("user", text("what?")), turn("assistant", text(on_the_page))])[1] == Message.assistant(answer)

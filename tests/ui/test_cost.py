@@ -1,16 +1,17 @@
 """What a message will cost: counted exactly from the heads of files, timed by what answers have taken, less what is known already."""
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import PIL.Image
 import pytest
 
-from pipeline import Answer, Assistant, Image, ImageError, Message, Options, Processor, Video
+from pipeline import Image, ImageError, Message, Options, Processor, Video
 from pipeline.artifacts import BUNDLED
-from tests.serving import VIDEO, answer
-from ui.cost import TARGET_SECONDS, Cost, Estimator, Pace, calibrate
+from pipeline.pace import Pace
+from tests.serving import VIDEO, StandIn
+from ui.cost import TARGET_SECONDS, Cost, Estimates, Estimator
 from ui.settings import settings
 
 PLENTY = 1 << 30
@@ -22,8 +23,13 @@ def processor() -> Processor:
 
 
 @pytest.fixture
-def estimator(processor: Processor) -> Estimator:
-    return Estimator(processor, 8192, PLENTY)
+def pace() -> Pace:
+    return Pace()
+
+
+@pytest.fixture
+def estimator(processor: Processor, pace: Pace) -> Estimator:
+    return Estimator(processor, pace, 8192, PLENTY)
 
 
 @pytest.fixture
@@ -33,11 +39,6 @@ def picture(tmp_path: Path) -> Callable[[str], Image]:
         return Image(str(tmp_path / f"{name}.png"))
 
     return draw
-
-
-def taken(seconds_a_slice: float, seconds_a_token: float, slices: int = 10, tokens: int = 1000) -> Answer:
-    vision_s = slices * seconds_a_slice
-    return answer("x", encoded_slices=slices, vision_s=vision_s, prompt_tokens=tokens, ttft_s=vision_s + tokens * seconds_a_token)
 
 
 def cost(estimator: Estimator, messages: list[Message], options: Options | None = None) -> Cost:
@@ -54,8 +55,10 @@ def test_pictures_slices_frames_and_tokens_are_those_that_the_model_will_be_give
     assert len(plan.prompt.image_bound) == 32
 
 
-def test_the_time_until_the_first_words_is_that_of_the_slices_and_of_reading(estimator: Estimator, picture: Callable[[str], Image]) -> None:
-    estimator.pace.learn(taken(4.0, 0.05))
+def test_the_time_until_the_first_words_is_that_of_the_slices_and_of_reading(
+    estimator: Estimator, pace: Pace, picture: Callable[[str], Image]
+) -> None:
+    pace.slice_seconds, pace.token_seconds = 4.0, 0.05
     expected = cost(estimator, [Message.user(picture("red"), "Hm?")])
     assert expected.seconds == pytest.approx(10 * 4.0 + expected.tokens * 0.05)
 
@@ -64,7 +67,7 @@ def test_a_picture_that_was_shown_costs_no_slices_again_and_an_answered_conversa
     estimator: Estimator, picture: Callable[[str], Image]
 ) -> None:
     first = [Message.user(picture("red"), "What is it?")]
-    estimator.remember(first, Options(), taken(4.0, 0.05))
+    estimator.remember(first, Options())
     follow_up = [*first, Message.assistant("It is red."), Message.user("And what else?")]
     assert cost(estimator, follow_up).slices == 0
     assert 0 < cost(estimator, follow_up).tokens < 64
@@ -78,27 +81,27 @@ def test_a_picture_that_was_shown_costs_no_slices_again_and_an_answered_conversa
 
 def test_what_the_cache_cannot_hold_is_not_counted_on(processor: Processor, picture: Callable[[str], Image]) -> None:
     slice_bytes = processor.config.query_num * processor.config.text.hidden_size * 4
-    estimator = Estimator(processor, 8192, 15 * slice_bytes)
+    estimator = Estimator(processor, Pace(), 8192, 15 * slice_bytes)
     for name in ("red", "blue"):
-        estimator.remember([Message.user(picture(name))], Options(), taken(4.0, 0.05))
+        estimator.remember([Message.user(picture(name))], Options())
     assert cost(estimator, [Message.user(picture("red"))]).slices == 10
     assert cost(estimator, [Message.user(picture("blue"))]).slices == 0
 
 
-def test_auto_takes_the_most_detail_whose_first_words_come_in_time(estimator: Estimator, picture: Callable[[str], Image]) -> None:
+def test_auto_takes_the_most_detail_whose_first_words_come_in_time(estimator: Estimator, pace: Pace, picture: Callable[[str], Image]) -> None:
     messages, candidates = [Message.user(picture("red"), "Hm?")], settings().candidates
     assert estimator.chosen(messages, candidates)[0] == candidates[0]  # nothing is known yet
     for seconds_a_slice, slices in ((TARGET_SECONDS / 11, 10), (TARGET_SECONDS / 9, 5), (TARGET_SECONDS / 4, 1), (2 * TARGET_SECONDS, 1)):
-        estimator.pace.slice_seconds, estimator.pace.token_seconds = seconds_a_slice, 0.0001
+        pace.slice_seconds, pace.token_seconds = seconds_a_slice, 0.0001
         assert estimator.chosen(messages, candidates)[1].slices == slices
     # What was shown in full stays so: only new pictures would take time.
-    estimator.remember(messages, candidates[0], answer("x"))
+    estimator.remember(messages, candidates[0])
     follow_up = [*messages, Message.assistant("x"), Message.user("And?")]
     assert estimator.chosen(follow_up, candidates)[0] == candidates[0]
 
 
-def test_auto_gives_up_frames_of_a_video_that_would_take_too_long(estimator: Estimator) -> None:
-    estimator.pace.slice_seconds, estimator.pace.token_seconds = 1.0, 0.0001
+def test_auto_gives_up_frames_of_a_video_that_would_take_too_long(estimator: Estimator, pace: Pace) -> None:
+    pace.slice_seconds, pace.token_seconds = 1.0, 0.0001
     [found] = {estimator.chosen([Message.user(Video(str(VIDEO)), "Hm?")], settings().candidates)[1].videos}
     assert found == (16,)
     assert estimator.chosen([Message.user(Video(str(VIDEO)), "Hm?")], settings(frames=64).candidates)[1].videos == (31,)
@@ -106,32 +109,12 @@ def test_auto_gives_up_frames_of_a_video_that_would_take_too_long(estimator: Est
 
 def test_auto_takes_less_detail_where_the_most_does_not_fit_the_context(processor: Processor, picture: Callable[[str], Image]) -> None:
     messages = [Message.user(*[picture("red")] * 4, "Hm?")]
-    found = {limit: Estimator(processor, limit, PLENTY).chosen(messages, settings().candidates)[1].prompt_tokens for limit in (8192, 1500, 400)}
+    found = {
+        limit: Estimator(processor, Pace(), limit, PLENTY).chosen(messages, settings().candidates)[1].prompt_tokens for limit in (8192, 1500, 400)
+    }
     assert 400 > found[400] > 250
     assert 1500 > found[1500] > 1200
     assert found[8192] > 2500
-
-
-def test_the_pace_follows_what_answers_take_and_leaves_out_what_tells_nothing() -> None:
-    pace = Pace()
-    assert pace.seconds(1, 1) is None
-    pace.learn(taken(2.0, 0.1))
-    assert pace.seconds(10, 100) == pytest.approx(30)
-    for _ in range(20):
-        pace.learn(taken(4.0, 0.2))
-    assert pace.seconds(10, 100) == pytest.approx(60, rel=0.05)
-    before = pace.token_seconds
-    pace.learn(dataclasses.replace(taken(4.0, 9.0), ttft_s=None))
-    pace.learn(taken(4.0, 9.0, tokens=5))
-    pace.learn(taken(4.0, 9.0), waited=True)
-    assert pace.token_seconds == before
-
-
-def test_words_alone_can_be_timed_before_any_picture_was_encoded() -> None:
-    pace = Pace()
-    pace.learn(taken(0.0, 0.1, slices=0))
-    assert pace.seconds(0, 100) == pytest.approx(10)
-    assert pace.seconds(1, 100) is None
 
 
 def test_a_file_that_cannot_be_used_is_refused(estimator: Estimator, tmp_path: Path) -> None:
@@ -139,12 +122,14 @@ def test_a_file_that_cannot_be_used_is_refused(estimator: Estimator, tmp_path: P
         cost(estimator, [Message.user(Image(str(tmp_path / "gone.png")))])
 
 
-async def test_one_small_answer_at_the_start_gives_the_pace() -> None:
-    pace = Pace()
-    with Assistant(BUNDLED) as assistant:
-        await calibrate(assistant, pace)
-        assert assistant.stats().generated_tokens == 1
-    assert pace.slice_seconds is not None
-    assert pace.token_seconds is not None
-    assert pace.slice_seconds > 0
-    assert pace.token_seconds > 0
+def test_each_assistant_of_a_model_has_an_estimator_of_its_own() -> None:
+    model = StandIn()
+    estimates = Estimates(model)
+    assert estimates.now() is estimates.now() is not None
+    holder = SimpleNamespace(assistant=None)
+    estimates = Estimates(holder)
+    assert estimates.now() is None
+    holder.assistant = StandIn()
+    first = estimates.now()
+    holder.assistant = StandIn()
+    assert estimates.now() is not first

@@ -15,6 +15,7 @@ def test_without_a_wish_each_mode_has_its_official_defaults() -> None:
     assert settings().generation == GenerationConfig.sampling()
     assert settings(mode="greedy").generation == GenerationConfig.greedy()
     assert settings(mode="beams").generation == GenerationConfig.beams()
+    assert settings(mode="beams", repetition_penalty=0, seed=0).generation == GenerationConfig.beams()
     official = settings(mode="beams").generation
     assert (official.num_beams, official.repetition_penalty, official.max_new_tokens) == (3, 1.2, 2048)
 
@@ -47,7 +48,7 @@ def test_a_mode_takes_the_wishes_that_it_has_a_use_for() -> None:
         ({"max_new_tokens": 5000}, "The length of the answer is 5000; it must be a whole number from 1 to 4,096."),
         ({"num_beams": True}, "The number of beams is True; it must be a whole number from 1 to 8."),
         ({"mode": "greedy", "temperature": 99}, "The temperature is 99; it must be a number from 0.01 to 2.0."),
-        ({"seed": float("inf")}, "The seed is inf; it must be a whole number from 0 to 2,147,483,647."),
+        ({"seed": float("inf")}, "The seed is inf; it must be a whole number from 1 to 2,147,483,647."),
     ],
 )
 def test_a_value_out_of_range_is_one_plain_sentence(wish: dict[str, Any], sentence: str) -> None:

@@ -1,0 +1,36 @@
+"""The times that answers took -> how fast this machine is at present: seconds a slice and seconds a prompt token."""
+
+# How much the newest answer counts: after five of them a busy hour is known of.
+WEIGHT = 0.25
+# A prompt with fewer new tokens than this says more about everything around it than about the pace of reading.
+TELLING_TOKENS = 32
+
+
+class Pace:
+    """Both are None before the first answer. Any thread may read them."""
+
+    def __init__(self) -> None:
+        self.slice_seconds: float | None = None
+        self.token_seconds: float | None = None
+
+    def learn(self, slices: int, vision_s: float, tokens: int, reading_s: float | None) -> None:
+        """Take one answer's times into account.
+
+        Args:
+            slices: encoded in `vision_s`.
+            tokens: of its prompt, without those from the cache, read in `reading_s`; None is an answer that waited for others or has no words.
+        """
+        if slices:
+            self.slice_seconds = _moved(self.slice_seconds, vision_s / slices)
+        if reading_s is not None and tokens >= TELLING_TOKENS:
+            self.token_seconds = _moved(self.token_seconds, max(reading_s, 0.0) / tokens)
+
+    def seconds(self, slices: int, tokens: int) -> float | None:
+        """Until the first words of such a prompt; None while it is not known."""
+        if self.token_seconds is None or (slices and self.slice_seconds is None):
+            return None
+        return slices * (self.slice_seconds or 0.0) + tokens * self.token_seconds
+
+
+def _moved(before: float | None, now: float) -> float:
+    return now if before is None else before + WEIGHT * (now - before)

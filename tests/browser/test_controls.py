@@ -1,0 +1,408 @@
+"""What a visitor can set, see and undo on the page, in a real browser, in both languages, on narrow screens, by keyboard and to a screen reader.
+
+The variable SCREENSHOTS names a folder that gets pictures of the main states.
+"""
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import threading
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+import ui.server
+from pipeline import Assistant, Delta, GenerationConfig, Image, MediaLimits, Message, Status, TextDelta
+from pipeline.artifacts import BUNDLED
+from tests.browser.test_page import QUIET, Visitor
+from tests.serving import HOLD, PHOTO, Scripted, StandIn, answer, served, words
+from ui.examples import FOLDER
+from ui.words import PAGE
+
+EXAMPLES = json.loads((FOLDER / "examples.json").read_text(encoding="utf-8"))
+MEASURED = re.compile("first word after|后出现第一个词")
+
+
+class Greedy(StandIn):
+    """A real assistant that always gives its likeliest answer, so that a test can know it."""
+
+    def __init__(self, assistant: Assistant) -> None:
+        super().__init__()
+        self._assistant, self.processor = assistant, assistant.processor
+        self.closed = threading.Semaphore(0)
+
+    async def stream(self, messages: Sequence[Message], _: Any = None, options: Any = None, on_plan: Any = None) -> AsyncGenerator[Delta, None]:
+        async for delta in self._assistant.stream(messages, GenerationConfig.greedy(max_new_tokens=60), options, on_plan):
+            yield delta
+        self.closed.release()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright, playwright.chromium.launch(executable_path=shutil.which("chromium"), args=QUIET) as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def greedy() -> Iterator[Greedy]:
+    with Assistant(BUNDLED) as assistant:
+        yield Greedy(assistant)
+
+
+@pytest.fixture(scope="module")
+def address(greedy: Greedy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with served(greedy, tmp_path_factory.mktemp("uploads")) as address:
+        yield address
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    with ExitStack() as stack:
+        yield _page(browser, stack)
+
+
+@pytest.fixture
+def visitor(page: Page) -> Visitor:
+    return Visitor(page)
+
+
+def _page(browser: Browser, stack: ExitStack, **options: Any) -> Page:
+    page = browser.new_page(**{"viewport": {"width": 1280, "height": 900}, **options})
+    stack.callback(page.close)
+    page.set_default_timeout(30_000)
+    return page
+
+
+def shoot(page: Page, name: str) -> None:
+    if folder := os.environ.get("SCREENSHOTS"):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=Path(folder) / f"{name}.png", animations="disabled")
+
+
+def _take(visitor: Visitor, example: int) -> None:
+    """Click an example and wait for the line below its answer."""
+    visitor.page.locator(".example").nth(example).click()
+    expect(visitor.answers.filter(has_text=MEASURED)).to_have_count(1)
+    visitor.settled()
+
+
+# With the demo model
+
+
+@pytest.mark.parametrize("example", range(len(EXAMPLES)), ids=[entry["files"][0] for entry in EXAMPLES])
+def test_an_example_is_asked_with_a_click_and_answered_rightly(visitor: Visitor, address: str, greedy: Greedy, example: int) -> None:
+    visitor.open(address, greedy)
+    _take(visitor, example)
+    expect(visitor.answers.first).to_have_text(EXAMPLES[example]["answer"])
+    shoot(visitor.page, f"example-{example}")
+
+
+def test_own_pictures_are_priced_before_they_are_sent_answered_rightly_and_shown_as_the_model_saw_them(
+    visitor: Visitor, address: str, greedy: Greedy
+) -> None:
+    visitor.open(address, greedy)
+    visitor.attach(FOLDER / "small-print.png")
+    visitor.box.fill("Tell me what the small print says.")
+    expect(visitor.price).to_have_text(re.compile(r"^\s*1 picture(, 9 slices)?: \d+ tokens"))
+    shoot(visitor.page, "price")
+    visitor.box.press("Enter")
+    expect(visitor.answers.first).to_have_text("139.")
+    line = visitor.answers.filter(has_text=MEASURED)
+    expect(line).to_contain_text("what the model saw")
+    expect(line.locator("img")).to_have_count(0)
+    visitor.settled()
+    expect(visitor.price).to_have_text("")
+    line.get_by_role("button", name="what the model saw").click()
+    visitor.page.wait_for_function("[...document.querySelectorAll('.thought-group img')].some((picture) => picture.naturalWidth === 640)")
+    expect(visitor.ask("And what colour is the circle?")).to_contain_text("Blue")
+    visitor.settled()
+
+
+def test_less_detail_costs_less_and_is_what_the_model_is_shown(visitor: Visitor, address: str, greedy: Greedy, tmp_path: Path) -> None:
+    picture = Path(shutil.copy(FOLDER / "small-print.png", tmp_path / "other.png"))
+    picture.write_bytes(picture.read_bytes() + b"another file of the same picture")
+    visitor.open(address, greedy)
+    visitor.page.get_by_role("button", name="Settings").first.click()
+    visitor.page.get_by_label("Full: up to 9 slices").check()
+    visitor.attach(picture)
+    visitor.box.fill("What is it?")
+    expect(visitor.price).to_contain_text("9 slices")
+    visitor.page.get_by_label("Fast: overview only").check()
+    expect(visitor.price).to_contain_text("1 slice:")
+    shoot(visitor.page, "settings")
+    visitor.box.press("Enter")
+    expect(visitor.answers.filter(has_text=MEASURED)).to_contain_text("1 slice in")
+    visitor.settled()
+
+
+# With a script
+
+
+def test_what_is_set_reaches_the_model(visitor: Visitor, tmp_path: Path) -> None:
+    assistant = Scripted(words("fine"))
+    with served(assistant, tmp_path) as address:
+        visitor.open(address, assistant)
+        page = visitor.page
+        page.get_by_role("button", name="Settings").first.click()
+        page.get_by_label("Fast: overview only").check()
+        page.get_by_label("16", exact=True).check()
+        page.get_by_label("System prompt").fill("Be brief.")
+        page.get_by_label("Beams", exact=True).check()
+        beams = page.get_by_label("number input for Beams")
+        expect(beams).to_be_visible()
+        expect(page.get_by_label("number input for Temperature")).to_have_count(0)
+        beams.fill("2")
+        beams.press("Tab")
+        expect(visitor.ask("Hello")).to_have_text("fine")
+        visitor.settled()
+    [(generation, options)] = assistant.settings
+    assert generation == GenerationConfig.beams(num_beams=2)
+    assert options is not None
+    assert (options.system_prompt, options.max_slice_nums, options.max_frames) == ("Be brief.", 1, 16)
+
+
+def test_worked_examples_are_shown_to_the_model_before_the_conversation(visitor: Visitor, tmp_path: Path) -> None:
+    assistant = Scripted(words("fine"))
+    with served(assistant, tmp_path) as address:
+        visitor.open(address, assistant)
+        page = visitor.page
+        page.get_by_role("button", name="Worked examples").click()
+        with page.expect_file_chooser() as chooser:
+            page.get_by_role("button", name="Upload a file").last.click()
+        chooser.value.set_files([PHOTO])
+        expect(page.get_by_role("button", name="Remove file")).to_have_count(1)
+        page.get_by_role("textbox", name="Question of the example").fill("Which animal?")
+        page.get_by_label("Answer of the example").fill("Cheetah.")
+        page.get_by_role("button", name="Add this example").click()
+        expect(page.get_by_text("Cheetah.", exact=True)).to_be_visible()
+        shoot(page, "few-shot")
+        visitor.box.fill("And this?")
+        visitor.box.press("Enter")
+        expect(visitor.answers.filter(has_text="fine")).to_have_count(1)
+        visitor.settled()
+    [shot, answered, asked] = assistant.asked[0]
+    assert isinstance(shot.content[0], Image)
+    assert (shot.content[1:], answered, asked) == (Message.user("Which animal?").content, Message.assistant("Cheetah."), Message.user("And this?"))
+
+
+def test_an_edited_message_keeps_its_pictures_and_is_answered_anew(visitor: Visitor, tmp_path: Path) -> None:
+    assistant = Scripted(words("one"), words("two"), words("three"))
+    with served(assistant, tmp_path) as address:
+        visitor.open(address, assistant)
+        expect(visitor.ask("Which animal?", PHOTO)).to_have_text("one")
+        visitor.settled()
+        expect(visitor.ask("And why?")).to_have_text("two")
+        visitor.settled()
+        _edit(visitor, 0, "Which colour?")
+        expect(visitor.answers).to_have_text(["three"])
+        visitor.settled()
+        visitor.page.wait_for_function("[...document.querySelectorAll('[data-testid=user] img')].some((picture) => picture.naturalWidth > 0)")
+    [question] = assistant.asked[2]
+    assert question.content == (assistant.asked[0][0].content[0], Message.user("Which colour?").content[0])
+
+
+def _edit(visitor: Visitor, message: int, text: str) -> None:
+    visitor.page.get_by_role("button", name="Edit").nth(message).click()
+    visitor.page.locator(".edit-textarea").fill(text)
+    visitor.page.get_by_role("log").first.get_by_role("button", name="Submit").click()
+
+
+@pytest.mark.parametrize("way", ["submit", "retry", "edit", "example"])
+@pytest.mark.parametrize("moment", ["encoding", "text"])
+def test_every_way_of_asking_can_be_stopped_and_says_so(visitor: Visitor, tmp_path: Path, way: str, moment: str) -> None:
+    endless = [Status("vision", 3, 10), HOLD] if moment == "encoding" else [TextDelta("Once upon"), HOLD]
+    assistant = Scripted(words("fine"), endless, words("again")) if way in ("retry", "edit") else Scripted(endless, words("again"))
+    with served(assistant, tmp_path) as address:
+        visitor.open(address, assistant)
+        page = visitor.page
+        if way in ("retry", "edit"):
+            expect(visitor.ask("Hello", PHOTO)).to_have_text("fine")
+            visitor.settled()
+        match way:
+            case "submit":
+                visitor.ask("Hello", PHOTO)
+            case "retry":
+                page.get_by_role("button", name="Retry").click()
+            case "edit":
+                _edit(visitor, 0, "Hello!")
+            case "example":
+                page.locator(".example").first.click()
+        expect(visitor.answers).to_have_text(["Encoding pictures: 3 of 10 slices done" if moment == "encoding" else "Once upon"])
+        if way == "submit":
+            shoot(page, f"while-{moment}")
+        visitor.stop.click()
+        visitor.settled()
+        expect(visitor.answers).to_have_text([*(["Once upon"] if moment == "text" else []), "You stopped this answer here."])
+        expect(visitor.ask("And now?")).to_have_text("again")
+        visitor.settled()
+    said = [message for message in assistant.asked[-1] if message.role == "assistant"]
+    assert said == ([Message.assistant("Once upon")] if moment == "text" else [])
+
+
+def test_an_answer_that_was_cut_says_so(visitor: Visitor, tmp_path: Path) -> None:
+    assistant = Scripted([TextDelta("one two"), answer("one two", finish_reason="length", token_ids=(1, 2))])
+    with served(assistant, tmp_path) as address:
+        visitor.open(address, assistant)
+        visitor.ask("Count")
+        expect(visitor.answers.last).to_have_text(re.compile(r"^The answer was cut after 2 tokens, the length allowed"))
+        visitor.settled()
+
+
+def test_undo_gives_the_message_back_and_forgets_it(visitor: Visitor, tmp_path: Path) -> None:
+    assistant = Scripted(words("one"), words("two"))
+    with served(assistant, tmp_path) as address:
+        visitor.open(address, assistant)
+        expect(visitor.ask("First", PHOTO)).to_have_text("one")
+        visitor.settled()
+        visitor.page.get_by_role("button", name="Undo").click()
+        expect(visitor.answers).to_have_count(0)
+        expect(visitor.box).to_have_value("First")
+        expect(visitor.page.get_by_role("button", name="Remove file")).to_have_count(1)
+        visitor.box.press("Enter")
+        expect(visitor.answers).to_have_text(["two"])
+    assert assistant.asked[1] == assistant.asked[0]
+
+
+def test_a_page_that_is_loaded_again_begins_anew(visitor: Visitor, tmp_path: Path) -> None:
+    assistant = Scripted(words("fine"))
+    with served(assistant, tmp_path) as address:
+        visitor.open(address, assistant)
+        expect(visitor.ask("Hello")).to_have_text("fine")
+        visitor.settled()
+        visitor.open(address, assistant)
+        expect(visitor.answers).to_have_count(0)
+        expect(visitor.ask("Hello again")).to_have_text("fine")
+        visitor.settled()
+    assert assistant.asked[1] == [Message.user("Hello again")]
+
+
+def test_two_visitors_at_once_see_only_their_own(browser: Browser, tmp_path: Path) -> None:
+    class Echo(StandIn):
+        """Answers with everything it was told, once two are asking at the same time."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.closed, self.asked = threading.Semaphore(0), threading.Barrier(2)
+
+        async def stream(self, messages: Sequence[Message], *_: object) -> AsyncGenerator[Delta, None]:
+            told = "|".join(part.text for message in messages for part in message.content)
+            yield TextDelta("wait")
+            await asyncio.to_thread(self.asked.wait, 30)
+            yield answer(told)
+            self.closed.release()
+
+    assistant = Echo()
+    with served(assistant, tmp_path) as address, ExitStack() as stack:
+        one, other = (Visitor(_page(browser, stack)).open(address, assistant) for _ in range(2))
+        for asked, told in ((("one", "other"), ("one", "other")), (("again", "again"), ("one|one|again", "other|other|again"))):
+            answers = [visitor.ask(question) for visitor, question in zip((one, other), asked, strict=True)]
+            for shown, text in zip(answers, told, strict=True):
+                expect(shown).to_have_text(text)
+            one.settled()
+            other.settled()
+
+
+def test_a_wrong_or_oversize_file_is_refused_with_a_sentence_and_another_may_follow(
+    visitor: Visitor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ui.server, "MediaLimits", lambda: MediaLimits(max_file_bytes=1_000_000))
+    (tmp_path / "notes.txt").write_text("hello")
+    (tmp_path / "huge.png").write_bytes(bytes(1_000_001))
+    assistant = Scripted(words("fine"))
+    with served(assistant, tmp_path / "uploads") as address:
+        visitor.open(address, assistant)
+        for name, sentence in (("notes.txt", "Invalid file type: notes.txt"), ("huge.png", "exceed the maximum allowed size")):
+            with visitor.page.expect_file_chooser() as chooser:
+                visitor.page.get_by_role("button", name="Upload a file").click()
+            chooser.value.set_files([tmp_path / name])
+            expect(visitor.page.get_by_text(sentence)).to_be_visible()
+            visitor.page.get_by_test_id("toast-close").click()
+        expect(visitor.ask("What is it?", PHOTO)).to_have_text("fine")
+        visitor.settled()
+    assert len(assistant.asked[0][0].media) == 1
+
+
+# Languages, screens and hands
+
+
+def test_the_page_is_in_chinese_where_the_browser_is(browser: Browser, tmp_path: Path) -> None:
+    assistant = Scripted([Status("vision", 3, 10), HOLD])
+    with served(assistant, tmp_path) as address, ExitStack() as stack:
+        page = _page(browser, stack, locale="zh-CN")
+        visitor = Visitor(page).open(address, assistant)
+        expect(page.get_by_text("您上传的文件会在两小时内删除")).to_be_visible()
+        page.get_by_role("button", name="设置").first.click()
+        for key in ("detail", "fast", "system_prompt", "beams", "max_new_tokens"):
+            expect(page.get_by_text(PAGE[key][1], exact=True).first).to_be_visible()
+        visitor.box.fill("你好")
+        expect(visitor.price).to_contain_text("个词元")
+        visitor.box.press("Enter")
+        expect(visitor.answers).to_have_text("正在编码图片：10 个切片已完成 3 个")
+        shoot(page, "chinese")
+        page.get_by_role("button", name=re.compile("停止|Stop")).click()
+        visitor.settled()
+        expect(visitor.answers).to_have_text("您在此处停止了回答。")
+
+
+def test_a_narrow_screen_shows_everything_and_nothing_sticks_out(browser: Browser, address: str, greedy: Greedy) -> None:
+    with ExitStack() as stack:
+        page = _page(browser, stack, viewport={"width": 380, "height": 800}, has_touch=True, is_mobile=True)
+        visitor = Visitor(page).open(address, greedy)
+        _take(visitor, 2)
+        shoot(page, "narrow")
+        page.get_by_role("button", name="Settings").first.click()
+        page.get_by_role("button", name="Worked examples").click()
+        expect(page.get_by_role("button", name="Add this example")).to_be_visible()
+        assert page.evaluate("document.documentElement.scrollWidth") <= 380
+
+
+def test_the_keyboard_is_enough(visitor: Visitor, tmp_path: Path) -> None:
+    assistant = Scripted(words("fine"))
+    with served(assistant, tmp_path) as address:
+        visitor.open(address, assistant)
+        page = visitor.page
+        expect(visitor.box).to_be_focused()
+        page.keyboard.type("Hello")
+        page.keyboard.press("Enter")
+        expect(visitor.answers).to_have_text("fine")
+        visitor.settled()
+        visitor.box.focus()
+        for _ in range(3):
+            page.keyboard.press("Tab")
+            if page.evaluate("document.activeElement.innerText").startswith("Settings"):
+                break
+        page.keyboard.press("Enter")
+        expect(page.get_by_label("System prompt")).to_be_visible()
+        page.get_by_label("Auto", exact=True).first.focus()
+        page.keyboard.press("ArrowDown")
+        expect(page.get_by_label("Fast: overview only")).to_be_checked()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious_in_any_state(browser: Browser, address: str, greedy: Greedy, scheme: Any) -> None:
+    with ExitStack() as stack:
+        page = _page(browser, stack, color_scheme=scheme)
+        visitor = Visitor(page).open(address, greedy)
+        assert _found(page) == []
+        _take(visitor, 0)
+        page.get_by_role("button", name="what the model saw").click()
+        expect(page.locator(".thought-group img")).to_have_count(1)
+        assert _found(page) == []
+        shoot(page, scheme)
+        page.get_by_role("button", name="Settings").first.click()
+        page.get_by_role("button", name="Worked examples").click()
+        expect(page.get_by_role("button", name="Add this example")).to_be_visible()
+        assert _found(page) == []
+
+
+def _found(page: Page) -> list[tuple[str, str]]:
+    """Serious findings and where they are."""
+    violations = Axe().run(page).response["violations"]
+    return [(found["id"], node["html"]) for found in violations if found["impact"] in ("serious", "critical") for node in found["nodes"]]

@@ -80,7 +80,7 @@ def _expected(result: dict[str, Any]) -> str:
         ("start: pull from that Hub, check, load, warm up", serving["ready_s"], start),
         ("first words about a new picture of 1344x1344, cut into nine", picture["first_words_s"], None),
         (f"first words about it beside a question of {context['tokens']:,} tokens in all", context["first_words_s"], None),
-        ("from word to word", picture["s_a_partial"], None),
+        ("from word to word", picture["s_a_word"], None),
         ("serving all of that", None, serving),
     ]
     sizes = ", ".join(f"{name.removeprefix('openvino_').removesuffix('.bin')} {size / 1e6:,.0f}" for name, size in result["bytes"].items())

@@ -1,5 +1,9 @@
 """What the environment asks for -> the page, at once, and the model behind it as soon as it can be. The layout; its parts are in `ui/`."""
 
+# Before anything that might load a GPU's library: what ZeroGPU hardware asks for. Elsewhere it does nothing.
+import spaces
+
+# isort: split
 import logging
 import os
 import signal
@@ -27,6 +31,13 @@ DEMO_NOTICE = word("demo_notice")
 # Looked for every hour and deleted when older than an hour: gone after two at the latest.
 DELETE_CACHE_SECONDS = (3600, 3600)
 MAX_WAITING_FOR_THE_QUEUE = 32
+
+
+def _never_called() -> None:
+    """ZeroGPU hardware starts nothing that has no function for its GPU. The model runs on the processor, and no visitor's quota is spent."""
+
+
+spaces.GPU(_never_called)
 
 
 def build(model: Model, notice: str = "") -> gr.Blocks:

@@ -79,6 +79,14 @@ def _stopped(process: subprocess.Popen[str]) -> tuple[int, str]:
     return process.returncode, out
 
 
+def test_zero_gpu_hardware_finds_what_it_starts_a_space_for() -> None:
+    """It patches PyTorch where that is installed; a Space has none."""
+    script = "import sys; sys.modules['torch'] = None; import app; from spaces.zero.decorator import decorated_cache; print(len(decorated_cache) > 0)"
+    environ = {**os.environ, "SPACES_ZERO_GPU": "true", "SPACES_ZERO_DEVICE_API_URL": "http://127.0.0.1:9"}
+    done = subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT, env=environ, capture_output=True, text=True)
+    assert done.stdout == "True\n"
+
+
 def test_the_process_says_when_it_is_ready_serves_and_leaves_no_uploads_behind(tmp_path: Path) -> None:
     with _running(tmp_path) as (process, client):
         job = client.submit(message("What is this?", PHOTO), api_name="/chat")

@@ -104,8 +104,8 @@ def _pictures(folder: Path | None) -> "list[PIL.Image.Image]":
     from demo.calibration import pictures  # noqa: PLC0415
     from pipeline.config import MediaLimits  # noqa: PLC0415
     from pipeline.errors import InputError  # noqa: PLC0415
-    from pipeline.media import load_image  # noqa: PLC0415
     from pipeline.message import Image  # noqa: PLC0415
+    from pipeline.still import load_image  # noqa: PLC0415
 
     if folder is None:
         return pictures()

@@ -119,13 +119,26 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class MediaLimits:
-    """What a file may be before it is decoded, and how a video is sampled."""
+    """What files may be before they are decoded, what decoding may take, and how a video is sampled. Pixels and bytes are counts.
+
+    Args:
+        max_conversation_pixels: of all its pictures and frames together; 64 frames of the largest video fit.
+        max_decode_seconds: for all files of a conversation together.
+        max_decode_bytes: memory of the process that decodes a file; a picture of the most pixels takes up to eight bytes for each.
+        max_slice_patches: a picture so long and thin that one slice takes more is refused.
+    """
 
     max_file_bytes: int = 200_000_000
     max_image_pixels: int = 100_000_000
     max_video_pixels: int = 4096 * 2304
+    max_video_frames: int = 100_000
     max_video_seconds: float = 600.0
-    max_decode_seconds: float = 60.0
+    max_message_files: int = 50
+    max_conversation_files: int = 100
+    max_conversation_bytes: int = 500_000_000
+    max_conversation_pixels: int = 640_000_000
+    max_decode_seconds: float = 120.0
+    max_decode_bytes: int = 1_500_000_000
     max_slice_patches: int = 10_000
     frames_per_second: float = 1.0
     max_frames: int = 64

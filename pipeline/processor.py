@@ -5,12 +5,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.attachments import Load, load, load_all, notices
 from pipeline.config import MediaLimits, ModelConfig
 from pipeline.errors import ImageError, InputError, PromptTooLong
-from pipeline.media import Head, Picture, image_head, load_image, load_video, sample_times, video_head
+from pipeline.media import Head, Picture
 from pipeline.message import Image, Message, Placeholder, Prompt, Text, Video, build_prompt, check_turns
 from pipeline.preprocess import Layout, Size, Slice, cut, plan
+from pipeline.still import image_head
 from pipeline.tokenizer import Tokenizer
+from pipeline.video import sample_times, video_head
 
 # No text has as many characters a token on average: what is longer is refused before the tokenizer spends seconds on it.
 CHARACTERS_A_TOKEN = 100
@@ -54,11 +57,12 @@ class PlannedPicture:
 
 @dataclass(frozen=True)
 class Plan:
-    """What the model will be shown. `dropped_turns` messages were left out to make it fit."""
+    """What the model will be shown. `dropped_turns` messages were left out to make it fit; `notices` are for the sender of the last one."""
 
     prompt: Prompt
     pictures: tuple[PlannedPicture, ...]
     dropped_turns: int = 0
+    notices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -81,8 +85,8 @@ class Processor:
         self.tokenizer = Tokenizer(folder)
         self._limits = limits or MediaLimits()
 
-    def plan(self, messages: Sequence[Message], options: Options | None = None, max_prompt_tokens: int | None = None) -> Plan:
-        """Read every picture, choose its layout and write the prompt; no pixel is resized yet.
+    def plan(self, messages: Sequence[Message], options: Options | None = None, max_prompt_tokens: int | None = None, load: Load = load) -> Plan:
+        """Read every picture by `load`, choose its layout and write the prompt; no pixel is resized yet.
 
         Raises:
             InputError: the turns are not a conversation, or a file cannot be used.
@@ -92,14 +96,15 @@ class Processor:
         check_turns(messages)
         if max_prompt_tokens is not None:
             _check_length(messages, options, CHARACTERS_A_TOKEN * max_prompt_tokens)
-        media = self._load(messages, self._limits_of(options))
+        files = named(messages)
+        media = load_all(messages, files, self._limits_of(options), load)
         dropped = 0
         while True:
             kept = messages[dropped:]
             placed = self.place(media[sum(len(message.media) for message in messages[:dropped]) :], options)
             prompt = self.prompt(kept, placed, options.system_prompt)
             if max_prompt_tokens is None or len(prompt.input_ids) <= max_prompt_tokens:
-                return Plan(prompt, tuple(item for items in placed for item in items), dropped)
+                return Plan(prompt, tuple(item for items in placed for item in items), dropped, notices(messages, files, media))
             following = next((index for index in range(dropped + 1, len(messages)) if messages[index].role == "user"), None)
             if not options.drop_oldest or following is None:
                 raise PromptTooLong(len(prompt.input_ids), max_prompt_tokens)
@@ -139,10 +144,6 @@ class Processor:
     def _limits_of(self, options: Options) -> MediaLimits:
         most = self._limits.max_frames
         return dataclasses.replace(self._limits, max_frames=min(options.max_frames or most, most))
-
-    def _load(self, messages: Sequence[Message], limits: MediaLimits) -> list[list[Picture]]:
-        """The pictures of each file of the conversation."""
-        return [[load_image(item, limits, name)] if isinstance(item, Image) else load_video(item, limits, name) for item, name in named(messages)]
 
     def place(self, media: Sequence[Sequence[Picture]], options: Options) -> list[list[PlannedPicture]]:
         """Choose each picture's layout, and its number among the numbered ones of the whole conversation."""

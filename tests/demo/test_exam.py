@@ -13,9 +13,10 @@ from demo.episodes import SKILLS, episode
 from demo.exam import Question, blanked, chance, drawn, image_file, stored, swapped, video_file
 from pipeline.config import MediaLimits
 from pipeline.errors import InputError
-from pipeline.media import load_image, load_video
 from pipeline.message import Image, Message, Text, Video
 from pipeline.processor import Processor
+from pipeline.still import load_image
+from pipeline.video import load_video
 
 
 @pytest.fixture(scope="module")

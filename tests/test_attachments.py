@@ -1,0 +1,70 @@
+"""All files of a conversation together: how many and how much, before any is decoded, and what is said about them."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import PIL.Image
+import pytest
+
+from pipeline.attachments import load_all, notices
+from pipeline.config import MediaLimits
+from pipeline.errors import ImageError, InputError
+from pipeline.media import Picture, Used
+from pipeline.message import Image, Message, Video
+from pipeline.processor import named
+
+LIMITS = MediaLimits()
+DOT = Image(PIL.Image.new("RGB", (4, 3)))
+
+
+def never(item: Image | Video, limits: MediaLimits, name: str, used: Used) -> list[Picture]:
+    raise AssertionError(f"{name} was decoded")
+
+
+def refusal(*messages: Message, limits: MediaLimits = LIMITS, load: Callable[..., list[Picture]] = never) -> str:
+    with pytest.raises(InputError) as caught:
+        load_all(messages, named(messages), limits, load)
+    return str(caught.value)
+
+
+def test_two_hundred_pictures_are_refused_in_one_sentence_before_any_is_decoded() -> None:
+    assert refusal(Message.user(*[DOT] * 200)) == "A message has 200 pictures and videos; the limit is 50."
+    turns = [turn for _ in range(4) for turn in (Message.user(*[DOT] * 30), Message.assistant("Well."))]
+    assert refusal(*turns, Message.user("?")) == "The conversation has 120 pictures and videos; the limit is 100. Please start a new one."
+
+
+def test_bytes_are_counted_before_any_file_is_decoded(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(bytes(60))
+    message = Message.user(Image(tmp_path / "a"), Video(bytes(40)), DOT)
+    assert refusal(message, limits=MediaLimits(max_conversation_bytes=99)) == (
+        "The conversation's files have 100 bytes; the limit is 99. Please start a new one or send smaller files."
+    )
+    assert refusal(Message.user(DOT, Image(tmp_path / "b"))).startswith("Picture 2 is missing")
+
+
+def test_pixels_are_counted_over_all_pictures_of_a_conversation() -> None:
+    messages = [Message.user(DOT, DOT), Message.assistant("Two."), Message.user(DOT)]
+    assert len(load_all(messages, named(messages), MediaLimits(max_conversation_pixels=36))) == 3
+    with pytest.raises(ImageError, match=r"^With picture 3 the conversation has 36 pixels in all its pictures and frames; the limit is 35\.$"):
+        load_all(messages, named(messages), MediaLimits(max_conversation_pixels=35))
+
+
+def test_each_file_is_told_what_those_before_it_used() -> None:
+    told = []
+
+    def load(item: Image | Video, limits: MediaLimits, name: str, used: Used) -> list[Picture]:
+        told.append((name, used.pixels, used.seconds >= 0))
+        return [Picture(PIL.Image.new("RGB", (5, 2)))] * (2 if isinstance(item, Video) else 1)
+
+    messages = [Message.user(DOT, Video(b"v"), DOT), Message.user(Video(b"v"))]
+    load_all(messages, named(messages), LIMITS, load)
+    assert told == [("Picture 1", 0, True), ("Video 1", 10, True), ("Picture 2", 30, True), ("Video 2", 40, True)]
+
+
+def test_only_the_sender_of_the_last_message_is_told_of_frames_that_are_not_shown() -> None:
+    one, several = [Picture(DOT.source)], [Picture(DOT.source, others=True)]
+    messages = [Message.user(DOT), Message.assistant("A dot."), Message.user(DOT, DOT)]
+    files = named(messages)
+    told = notices(messages, files, [several, one, several])
+    assert told == ("Picture 3 has several frames or pages; only the first is shown to the model.",)
+    assert notices([*messages, Message.assistant("Dots."), Message.user("Why?")], files, [several, one, several]) == ()

@@ -7,7 +7,7 @@ import sys
 sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
 
 from pipeline.artifacts import locate, obtain, verify
-from pipeline.assistant import Answer, Assistant, Delta, Status, TextDelta
+from pipeline.assistant import Answer, Assistant, Delta, Notice, Status, TextDelta
 from pipeline.config import EngineConfig, GenerationConfig, MediaLimits
 from pipeline.errors import ArtifactError, EngineDead, ImageError, InputError, Overloaded, PipelineError, PromptTooLong, VideoError
 from pipeline.message import Image, Message, Text, Video
@@ -26,6 +26,7 @@ __all__ = [
     "InputError",
     "MediaLimits",
     "Message",
+    "Notice",
     "Options",
     "Overloaded",
     "PipelineError",

@@ -1,8 +1,10 @@
-"""A conversation -> a stream of deltas: how far the work is, text as it comes, and at the end the whole answer with its statistics."""
+"""A conversation -> a stream of deltas: notices, how far the work is, text as it comes, and at the end the whole answer with its statistics."""
 
 import asyncio
 import contextlib
 import logging
+import sys
+import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +16,9 @@ import numpy as np
 import PIL.Image
 
 from pipeline.artifacts import check_complete
+from pipeline.attachments import Load, load
 from pipeline.config import EngineConfig, GenerationConfig, MediaLimits
+from pipeline.decoder import Decoder
 from pipeline.engine.compiled import Compiler, Embedder
 from pipeline.engine.engine import Engine
 from pipeline.engine.model_runner import BLOCK_SIZE, ModelRunner, kv_cache_bytes_here
@@ -28,6 +32,13 @@ from pipeline.processor import Options, Plan, Processor
 from pipeline.stream import TextStream
 
 logger = logging.getLogger("pipeline")
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something the person should know about what they sent, one sentence; the answer comes all the same."""
+
+    text: str
 
 
 @dataclass(frozen=True)
@@ -63,7 +74,7 @@ class Answer:
     decode_tps: float | None
 
 
-Delta: TypeAlias = Status | TextDelta | Answer
+Delta: TypeAlias = Notice | Status | TextDelta | Answer
 
 
 class Assistant:
@@ -91,6 +102,8 @@ class Assistant:
         self._max_seconds = engine.max_seconds
         # Few at a time, because a video's decoded frames are the largest thing that a request ever holds.
         self._readers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="reader")
+        # Elsewhere than on Linux files are decoded in this process: what confines another one is not to be had.
+        self._decoder = Decoder() if sys.platform == "linux" else None
         self._clock = clock
         # At least one token of the context is left for the answer.
         self.max_prompt_tokens = min(engine.max_prompt_tokens, config.text.max_position_embeddings - 1)
@@ -109,6 +122,8 @@ class Assistant:
         """Cancel what is under way and let the model go."""
         self._engine.close()
         self._readers.shutdown(wait=False, cancel_futures=True)
+        if self._decoder is not None:
+            self._decoder.close()
 
     async def stream(
         self,
@@ -132,11 +147,17 @@ class Assistant:
         loop = asyncio.get_running_loop()
         # Decoding files takes seconds at worst and must not hold up other people's streams, nor words wait for files.
         readers = self._readers if any(message.media for message in messages) else None
+        cancelled = threading.Event()
         try:
-            prepared = loop.run_in_executor(readers, self._prepare, messages, generation, options, on_plan)
+            prepared = loop.run_in_executor(readers, self._prepare, messages, generation, options, on_plan, self._load(cancelled))
         except RuntimeError as cause:  # the pool takes no more after `close`
             raise EngineDead("The model was shut down.") from cause
-        request, dropped_turns = await prepared
+        try:
+            request, dropped_turns, notices = await prepared
+        finally:
+            cancelled.set()
+        for notice in notices:
+            yield Notice(notice)
         events: asyncio.Queue[Event] = asyncio.Queue()
 
         def publish(event: Event) -> None:
@@ -208,14 +229,23 @@ class Assistant:
         question = Message.user(Image(noise), Text("What is this?"))
         await self.answer([question], GenerationConfig.greedy(max_new_tokens=1), Options(max_slice_nums=1))
 
+    def _load(self, cancelled: threading.Event) -> Load:
+        decoder = self._decoder
+        return load if decoder is None else lambda item, limits, name, used: decoder.load(item, limits, name, used, cancelled)
+
     def _prepare(
-        self, messages: Sequence[Message], generation: GenerationConfig, options: Options | None, on_plan: Callable[[Plan], object] | None
-    ) -> tuple[Request, int]:
-        """The request, and how many turns were left out of it. The pictures themselves, which may be large, are let go here."""
-        plan = self.processor.plan(messages, options, self.max_prompt_tokens)
+        self,
+        messages: Sequence[Message],
+        generation: GenerationConfig,
+        options: Options | None,
+        on_plan: Callable[[Plan], object] | None,
+        load: Load,
+    ) -> tuple[Request, int, tuple[str, ...]]:
+        """The request, how many turns were left out of it, and notices. The pictures themselves, which may be large, are let go here."""
+        plan = self.processor.plan(messages, options, self.max_prompt_tokens, load)
         if on_plan is not None:
             on_plan(plan)
-        return Request(plan.prompt, tuple(self.processor.slices(plan)), generation), plan.dropped_turns
+        return Request(plan.prompt, tuple(self.processor.slices(plan)), generation), plan.dropped_turns, plan.notices
 
 
 def _started(folder: Path, processor: Processor, engine: EngineConfig, clock: Callable[[], float]) -> Engine | StatefulEngine:

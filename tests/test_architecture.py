@@ -22,6 +22,8 @@ ORDER = [
     "media",
     "still",
     "video",
+    "decoder_process",
+    "decoder",
     "attachments",
     "preprocess",
     "processor",

@@ -1,19 +1,23 @@
 """Conversations over the fp32 IR of the golden model: official answers, streamed; follow-ups, cancel, errors."""
 
 import asyncio
+import io
 import json
 import logging
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 
-from pipeline.assistant import Answer, Assistant, Delta, Status, TextDelta
-from pipeline.config import EngineConfig, GenerationConfig
+from pipeline.assistant import Answer, Assistant, Delta, Notice, Status, TextDelta
+from pipeline.config import EngineConfig, GenerationConfig, MediaLimits
 from pipeline.engine.model_runner import BLOCK_SIZE, ModelRunner
-from pipeline.errors import ArtifactError, EngineDead, ImageError, InputError, Overloaded, PromptTooLong
+from pipeline.errors import ArtifactError, EngineDead, ImageError, InputError, Overloaded, PipelineError, PromptTooLong
+from pipeline.media import Used
 from pipeline.message import Image, Message, Text
 from pipeline.processor import Options, Plan
 
@@ -270,3 +274,40 @@ async def test_after_it_was_closed_it_says_so(fp32_folder: Path, golden: Path, p
 def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"is not a complete model folder; it lacks openvino_language_model\.xml"):
         Assistant(tmp_path)
+
+
+async def test_who_leaves_while_their_files_are_read_holds_up_nobody(assistant: Assistant, golden: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, ended = threading.Event(), threading.Event()
+
+    def load(item: Image, limits: MediaLimits, name: str, used: Used, cancelled: threading.Event) -> None:
+        reading.set()
+        assert cancelled.wait(60)
+        ended.set()
+        raise PipelineError("It is not wanted any more.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(assistant._decoder, "load", load)
+        task = asyncio.create_task(collect(assistant.stream(messages_of(golden, "single0"))))
+        assert await asyncio.to_thread(reading.wait, 60)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await asyncio.to_thread(ended.wait, 60)
+    assert (await assistant.answer(messages_of(golden, "single0"), GenerationConfig.greedy(max_new_tokens=2))).text
+
+
+async def test_who_sends_an_animation_is_told_first_what_of_it_is_shown(assistant: Assistant) -> None:
+    frames = [PIL.Image.new("RGB", (20, 20), colour) for colour in ("blue", "red")]
+    buffer = io.BytesIO()
+    frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:])
+    deltas = [delta async for delta in assistant.stream([Message.user(Image(buffer.getvalue()), "?")], GenerationConfig.greedy(max_new_tokens=2))]
+    assert deltas[0] == Notice("Picture 1 has several frames or pages; only the first is shown to the model.")
+    assert isinstance(deltas[-1], Answer)
+
+
+def test_an_assistant_that_is_closed_leaves_no_process(fp32_folder: Path) -> None:
+    with Assistant(fp32_folder, EngineConfig(device="CPU")) as assistant:
+        assert assistant._decoder
+        process = assistant._decoder._idle[0]
+        assert process.is_alive()
+    assert not process.is_alive()

@@ -1,0 +1,260 @@
+"""Decoding in another process: the same pixels as in this one, and whatever a file does there is one sentence here and nothing to the next file."""
+
+import contextlib
+import io
+import os
+import select
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import gradio
+import PIL.Image
+import pytest
+
+from pipeline import decoder as decoder_module
+from pipeline.config import MediaLimits
+from pipeline.decoder import Decoder
+from pipeline.errors import ImageError, InputError, PipelineError, VideoError
+from pipeline.media import Used
+from pipeline.message import Image, Video
+from pipeline.still import load_image
+from pipeline.video import load_video
+
+ROOT = Path(__file__).parent.parent
+ASSETS = Path(gradio.__file__).parent / "media_assets"
+LION = ASSETS / "images" / "lion.jpg"
+LIMITS = MediaLimits()
+# What a file that begins with a word does to the codec, instead of the real decoding.
+EVIL = decoder_module.PROGRAM.replace(
+    "main()",
+    """
+import ctypes, os, signal, threading
+from pipeline import decoder_process
+decoder_process.GRACE_SECONDS = 1
+honest = decoder_process.decode
+def decode(kind, file, limits, name, used):
+    word = file.read(4)
+    file.seek(0)
+    if word == b"segv":
+        ctypes.string_at(0)
+    elif word == b"abrt":
+        os.abort()
+    elif word == b"exit":
+        os._exit(3)
+    elif word == b"loop":
+        while True:
+            pass
+    elif word == b"hang":
+        threading.Lock().acquire() and threading.Event().wait()
+    elif word == b"hogs":
+        hoard = []
+        while True:
+            hoard.append(bytearray(50_000_000))
+    elif word == b"kill":
+        os.killpg(0, signal.SIGKILL)
+    elif word == b"ours":
+        raise ZeroDivisionError
+    yield from honest(kind, file, limits, name, used)
+decoder_process.decode = decode
+main()
+""",
+)
+
+
+@pytest.fixture(scope="module")
+def decoder() -> Iterator[Decoder]:
+    with Decoder() as decoder:
+        yield decoder
+
+
+@pytest.fixture
+def evil(monkeypatch: pytest.MonkeyPatch) -> Iterator[Decoder]:
+    """Its processes do what a file's first word says."""
+    monkeypatch.setattr(decoder_module, "PROGRAM", EVIL)
+    with Decoder() as decoder:
+        yield decoder
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def children() -> list[str]:
+    return [task for path in Path("/proc/self/task").iterdir() for task in (path / "children").read_text().split()]
+
+
+@pytest.mark.parametrize("path", sorted((ASSETS / "images").iterdir()), ids=lambda path: path.name)
+def test_a_picture_has_the_same_pixels_as_in_this_process(decoder: Decoder, path: Path) -> None:
+    here = load_image(Image(path), LIMITS)
+    for source in (path, str(path), path.read_bytes()):
+        (there,) = decoder.load(Image(source), LIMITS, "Picture 1")
+        assert (there.image.mode, there.image.size, there.time, there.others) == ("RGB", here.image.size, None, here.others)
+        assert there.image.tobytes() == here.image.tobytes()
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "b.avi"])
+def test_a_video_has_the_same_frames_as_in_this_process(decoder: Decoder, name: str) -> None:
+    path = ASSETS / "videos" / name
+    here = [(picture.time, picture.image.tobytes()) for picture in load_video(Video(path), LIMITS)]
+    for source in (path, path.read_bytes()):
+        assert [(picture.time, picture.image.tobytes()) for picture in decoder.load(Video(source), LIMITS, "Video 1")] == here
+
+
+def test_an_image_in_memory_needs_no_other_process(decoder: Decoder) -> None:
+    image = PIL.Image.new("RGB", (4, 4), "red")
+    assert decoder.load(Image(image), LIMITS, "Picture 1") == [load_image(Image(image), LIMITS)]
+
+
+def test_what_is_wrong_with_a_file_is_said_in_the_same_words(decoder: Decoder) -> None:
+    for item, load in (
+        (Image(LION.read_bytes()[:9000]), load_image),
+        (Image(b"<svg/>"), load_image),
+        (Image(b""), load_image),
+        (Image("nowhere"), load_image),
+        (Image(ASSETS), load_image),
+        (Video(b"#EXTM3U\n"), load_video),
+        (Video(LION), load_video),
+    ):
+        with pytest.raises(InputError) as here:
+            load(item, LIMITS, "It")
+        with pytest.raises(InputError) as there:
+            decoder.load(item, LIMITS, "It")
+        assert (type(there.value), str(there.value)) == (type(here.value), str(here.value))
+
+
+def test_limits_count_what_earlier_files_used(decoder: Decoder) -> None:
+    with pytest.raises(ImageError, match=r"^With picture 2 the conversation has 65,546 pixels in all its .* the limit is 65,545\.$"):
+        decoder.load(Image(LION), MediaLimits(max_conversation_pixels=65_545), "Picture 2", Used(pixels=10))
+    with pytest.raises(VideoError, match=r"^With video 1 the conversation has 648,000 pixels in all its .* the limit is 647,999\.$"):
+        decoder.load(Video(ASSETS / "videos" / "b.mp4"), MediaLimits(max_conversation_pixels=647_999), "Video 1")
+    with pytest.raises(ImageError, match=r"^Picture 2 takes too long to decode; the limit is 120 s for all files of a conversation\.$"):
+        decoder.load(Image(LION), LIMITS, "Picture 2", Used(seconds=120))
+
+
+CRASHED = "Picture 2 cannot be read: the file is damaged, and decoding it crashed."
+TOO_LONG = "Picture 2 takes too long to decode; the limit is 1 s for all files of a conversation."
+HUNGRY = "Picture 2 takes too much memory to decode; the limit is 300,000,000 bytes."
+
+
+@pytest.mark.parametrize(
+    ("word", "sentence"),
+    [(b"segv", CRASHED), (b"abrt", CRASHED), (b"kill", CRASHED), (b"loop", TOO_LONG), (b"hang", TOO_LONG), (b"hogs", HUNGRY)],
+    ids=lambda value: value.decode() if isinstance(value, bytes) else "",
+)
+def test_a_codec_that_fails_is_one_sentence_and_the_next_picture_is_read(evil: Decoder, word: bytes, sentence: str) -> None:
+    limits = MediaLimits(max_decode_seconds=1 if sentence == TOO_LONG else 120, max_decode_bytes=300_000_000)
+    with pytest.raises(ImageError) as caught:
+        evil.load(Image(word), limits, "Picture 2")
+    assert str(caught.value) == sentence
+    assert evil.load(Image(LION), LIMITS, "Picture 3")[0].image.tobytes() == load_image(Image(LION), LIMITS).image.tobytes()
+
+
+@pytest.mark.parametrize("word", [b"ours", b"exit"])
+def test_a_fault_of_ours_is_not_blamed_on_the_file(evil: Decoder, word: bytes) -> None:
+    with pytest.raises(PipelineError, match=r"^Picture 2 was not read: the decoder failed\.$") as caught:
+        evil.load(Image(word), LIMITS, "Picture 2")
+    assert not isinstance(caught.value, InputError)
+    assert evil.load(Image(LION), LIMITS, "Picture 3")
+
+
+def test_a_program_that_does_not_start_is_a_fault_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoder_module, "PROGRAM", "import nowhere_to_be_found")
+    with Decoder() as decoder, pytest.raises(PipelineError, match="the decoder failed"):
+        decoder.load(Image(LION), LIMITS, "Picture 1")
+
+
+def test_the_real_codecs_get_no_more_memory_than_the_limit(decoder: Decoder) -> None:
+    buffer = io.BytesIO()
+    PIL.Image.new("RGB", (6000, 6000)).save(buffer, "PNG", compress_level=1)
+    with pytest.raises(ImageError, match=r"^Picture 1 takes too much memory to decode; the limit is 120,000,000 bytes\.$"):
+        decoder.load(Image(buffer.getvalue()), MediaLimits(max_decode_bytes=120_000_000), "Picture 1")
+    assert decoder.load(Image(LION), LIMITS, "Picture 2")
+
+
+def test_who_leaves_while_a_file_is_decoded_waits_no_longer(evil: Decoder) -> None:
+    cancelled, errors = threading.Event(), []
+
+    def wait() -> None:
+        try:
+            evil.load(Image(b"loop"), LIMITS, "Picture 1", cancelled=cancelled)
+        except PipelineError as error:
+            errors.append(str(error))
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    cancelled.set()
+    thread.join(60)
+    assert errors == ["Picture 1 is not wanted any more."]
+    assert evil.load(Image(LION), LIMITS, "Picture 2")
+
+
+def test_callers_at_the_same_time_do_not_wait_for_each_other(evil: Decoder) -> None:
+    cancelled = threading.Event()
+
+    def wait() -> None:
+        with contextlib.suppress(PipelineError):
+            evil.load(Image(b"hang"), LIMITS, "It", cancelled=cancelled)
+
+    stuck = [threading.Thread(target=wait) for _ in "ab"]
+    for thread in stuck:
+        thread.start()
+    assert evil.load(Image(LION), LIMITS, "Picture 1")
+    assert all(thread.is_alive() for thread in stuck)
+    cancelled.set()
+    for thread in stuck:
+        thread.join(60)
+
+
+def test_closing_tells_who_waits_and_leaves_no_process_and_no_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoder_module, "PROGRAM", EVIL)
+    before, had = descriptors(), children()
+    decoder, errors = Decoder(), []
+
+    def wait() -> None:
+        with pytest.raises(PipelineError) as caught:
+            decoder.load(Image(b"hang"), LIMITS, "Picture 1")
+        errors.append(str(caught.value))
+
+    thread = threading.Thread(target=wait)
+    for item in (Image(LION), Image(LION.read_bytes()), Image(b"segv"), Image(b"kill"), Video(b"no"), Video(ASSETS / "videos" / "b.mp4")):
+        with contextlib.suppress(InputError):
+            decoder.load(item, LIMITS, "It")
+    thread.start()
+    while not decoder._busy:
+        assert thread.is_alive()
+    decoder.close()
+    thread.join(60)
+    assert errors == ["Picture 1 was not read: the decoder was shut down."]
+    with pytest.raises(PipelineError, match="shut down"):
+        decoder.load(Image(LION), LIMITS, "Picture 1")
+    decoder.close()
+    assert (descriptors(), children()) == (before, had)
+
+
+def test_nothing_outlives_a_process_that_is_killed_while_it_has_a_file_decoded() -> None:
+    program = """
+import sys
+sys.path[:] = sys.argv[3:]
+from pipeline import decoder
+from pipeline.config import MediaLimits
+from pipeline.message import Image
+decoder.PROGRAM = sys.argv[1]
+it = decoder.Decoder()
+it.load(Image(sys.argv[2]), MediaLimits(), "It")
+print(it._idle[0]._popen.pid, flush=True)
+it.load(Image(b"hang"), MediaLimits(max_decode_seconds=3), "It")
+"""
+    command = [sys.executable, "-c", program, EVIL, str(LION), str(ROOT), *filter(None, sys.path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as asking:
+        assert asking.stdout
+        decoding = int(asking.stdout.readline())
+        while not (forked := Path(f"/proc/{decoding}/task/{decoding}/children").read_text()):
+            assert asking.poll() is None
+        ends = [os.pidfd_open(pid) for pid in (decoding, int(forked))]
+        asking.kill()
+    for end in ends:
+        assert select.select([end], [], [], 60)[0], "it lives on"
+        os.close(end)

@@ -4,6 +4,7 @@
 # make bench     the benchmarks, and their figures in the documents; an hour, 40 GB of disk
 # make examples  the pictures of examples/, drawn anew
 # make pictures  the screenshots of the README, taken by the browser tests
+# make fuzz      twenty thousand hostile files, chosen by FUZZ_SEED, and what became of them
 # make mutants   how many changes of the engine's books the tests notice
 
 SHELL := bash
@@ -14,7 +15,7 @@ RUN := .venv/bin/python
 DEV := .venv-dev/bin/python
 UNIT := tests --ignore=tests/bench --ignore=tests/browser --ignore=tests/conversion --ignore=tests/demo --ignore=tests/reliability --ignore=tests/test_app.py --ignore=tests/test_api_docs.py $(foreach part,ask chat health server,--ignore=tests/ui/test_$(part).py)
 
-.PHONY: quick run test lint format bench examples pictures mutants clean
+.PHONY: quick run test lint format bench examples pictures fuzz mutants clean
 
 quick: format lint
 	$(DEV) -m pytest -q $(UNIT)
@@ -47,6 +48,12 @@ examples: .venv-dev/installed
 pictures: .venv-dev/browser
 	SCREENSHOTS=build/screenshots $(DEV) -m pytest -q tests/browser/test_controls.py
 	cp build/screenshots/price.png build/screenshots/light.png docs/
+
+fuzz: export FUZZ_FILES ?= 20000
+fuzz: export FUZZ_SEED ?= $(shell date +%s)
+fuzz: .venv-dev/installed
+	@echo "FUZZ_SEED=$(FUZZ_SEED)"
+	$(DEV) -m pytest -q -s tests/reliability/test_files.py | tee /dev/stderr | grep -o '{"R1.*' > bench/results/hostile_files.jsonl
 
 mutants: .venv-dev/installed
 	$(DEV) -m mutmut run

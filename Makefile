@@ -50,7 +50,7 @@ pictures: .venv-dev/browser
 	cp build/screenshots/price.png build/screenshots/light.png docs/
 
 fuzz: export FUZZ_FILES ?= 20000
-fuzz: export FUZZ_SEED ?= $(shell date +%s)
+fuzz: export FUZZ_SEED := $(or $(FUZZ_SEED),$(shell date +%s))
 fuzz: .venv-dev/installed
 	@echo "FUZZ_SEED=$(FUZZ_SEED)"
 	$(DEV) -m pytest -q -s tests/reliability/test_files.py | tee /dev/stderr | grep -o '{"R1.*' > bench/results/hostile_files.jsonl

@@ -37,7 +37,8 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Ids of a piece of text, whatever it says, with no control token among them."""
-        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+        # As a batch of one: encoding a single text holds the interpreter's lock, for seconds where it is long, and nobody else's words would come.
+        return list(self._tokenizer.encode_batch_fast([text], add_special_tokens=False)[0].ids)
 
     def control_id(self, token: str) -> int:
         """The id of one control token; an `ArtifactError` if the vocabulary has none by that name."""

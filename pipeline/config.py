@@ -124,7 +124,7 @@ class MediaLimits:
     Args:
         max_conversation_pixels: of all its pictures and frames together; 64 frames of the largest video fit.
         max_decode_seconds: for all files of a conversation together.
-        max_decode_bytes: memory of the process that decodes a file; a picture of the most pixels takes up to eight bytes for each.
+        max_decode_bytes: memory of the process that decodes a file. A pixel takes up to twelve, more in a WEBP, of which the largest are refused.
         max_slice_patches: a picture so long and thin that one slice takes more is refused.
     """
 

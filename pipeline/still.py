@@ -119,7 +119,10 @@ def _upright(image: PIL.Image.Image) -> PIL.Image.Image:
     image = image if turn is None else image.transpose(turn)
     if image.mode.startswith("I;16"):
         image = PIL.Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    return _on_white(image) if image.has_transparency_data else image.convert("RGB")
+    if image.has_transparency_data:
+        return _on_white(image)
+    # What was turned is a copy already.
+    return image if turn is not None and image.mode == "RGB" else image.convert("RGB")
 
 
 def _on_white(image: PIL.Image.Image) -> PIL.Image.Image:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.artifacts import locate, obtain
-from pipeline.assistant import Answer, Assistant, TextDelta
+from pipeline.assistant import Answer, Assistant, Notice, TextDelta
 from pipeline.config import EngineConfig, GenerationConfig
 from pipeline.errors import ArtifactError, InputError, PipelineError
 from pipeline.message import Image, Message, Part, Text, Video
@@ -54,6 +54,8 @@ async def _ask(folder: Path, options: argparse.Namespace) -> None:
         async for delta in assistant.stream(messages, generation, asked):
             if isinstance(delta, TextDelta):
                 print(delta.text, end="", flush=True)
+            elif isinstance(delta, Notice):
+                print(delta.text, file=sys.stderr)
     print()
     if options.json and isinstance(delta, Answer):
         print(json.dumps(_report(delta, load_s), ensure_ascii=False))

@@ -114,8 +114,9 @@ class Decoder:
         with self._lock:
             if self._closed:
                 raise PipelineError("The decoder was shut down.")
-            process = self._idle.pop() if self._idle else None
-            if process is None or not process.is_alive():
+            process = self._idle.pop() if self._idle else _Process()
+            if not process.is_alive():  # the system ends processes when memory is short
+                process.close()
                 process = _Process()
             self._busy.add(process)
         try:
@@ -178,7 +179,7 @@ class _Process:
             except ConnectionResetError:
                 message, descriptors = b"", []
             if not message:
-                self.exit_status = self._popen.wait()
+                self.exit_status = self._popen.wait() or 1  # it does not end by itself
                 return
             reply = json.loads(message)
             if "exit" in reply:

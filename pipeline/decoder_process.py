@@ -24,8 +24,8 @@ from pipeline.media import Picture, Used, out_of_memory
 from pipeline.still import decode_image
 from pipeline.video import decode_video
 
-# One message is one reply, never part of another, however the process that sends it ends.
-SOCKET_TYPE = getattr(socket, "SOCK_SEQPACKET", socket.SOCK_STREAM)
+# Of a socket whose every message is whole, however the process that sends it ends.
+SOCKET_TYPE = socket.SOCK_SEQPACKET
 MESSAGE_BYTES = 16_384
 # Whoever asked kills in time. This much later a process that nobody waits for any more ends by itself.
 GRACE_SECONDS = 5

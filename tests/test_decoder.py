@@ -174,6 +174,14 @@ def test_the_real_codecs_get_no_more_memory_than_the_limit(decoder: Decoder) -> 
     assert decoder.load(Image(LION), LIMITS, "Picture 2")
 
 
+def test_a_process_that_the_system_ended_meanwhile_is_replaced(decoder: Decoder) -> None:
+    before = descriptors()
+    decoder._idle[-1].kill()
+    decoder._idle[-1]._popen.wait()
+    assert decoder.load(Image(LION), LIMITS, "Picture 1")
+    assert descriptors() == before
+
+
 def test_who_leaves_while_a_file_is_decoded_waits_no_longer(evil: Decoder) -> None:
     cancelled, errors = threading.Event(), []
 

@@ -56,6 +56,12 @@ def test_ask_ends_with_one_json_document(fp32_folder: Path, golden: Path) -> Non
     assert document["peak_rss_mib"] > 50
 
 
+def test_ask_says_beside_the_answer_what_of_an_animation_the_model_was_shown(fp32_folder: Path) -> None:
+    result = run("ask", "--model", fp32_folder, "--image", ASSETS / "images" / "screenshot.gif", "--text", "?", "--greedy", "--max-new-tokens", 2)
+    assert (result.returncode, result.stderr) == (0, "Picture 1 has several frames or pages; only the first is shown to the model.\n")
+    assert result.stdout.strip()
+
+
 @pytest.mark.parametrize("case", ["single0", "single1", "single2"])
 def test_explain_prints_the_golden_ids_bounds_and_sizes(golden: Path, case: str) -> None:
     data = np.load(golden / f"tiny_{case}.npz")

@@ -16,7 +16,6 @@ import numpy as np
 import PIL.Image
 
 from pipeline.artifacts import check_complete
-from pipeline.attachments import Load, load
 from pipeline.config import EngineConfig, GenerationConfig, MediaLimits
 from pipeline.decoder import Decoder
 from pipeline.engine.compiled import Compiler, Embedder
@@ -95,15 +94,17 @@ class Assistant:
     ) -> None:
         engine = engine or EngineConfig()
         check_complete(folder)
-        self.processor = Processor(folder, limits)
+        # Elsewhere than on Linux files are read in this process: what confines another one is not to be had.
+        self._decoder = Decoder() if sys.platform == "linux" else None
+        self.processor = Processor(folder, limits, self._decoder)
         config = self.processor.config
         self.pace = Pace()
         self._engine = _started(folder, self.processor, engine, clock)
         self._max_seconds = engine.max_seconds
         # Few at a time, because a video's decoded frames are the largest thing that a request ever holds.
         self._readers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="reader")
-        # Elsewhere than on Linux files are decoded in this process: what confines another one is not to be had.
-        self._decoder = Decoder() if sys.platform == "linux" else None
+        if self._decoder is not None:
+            self._decoder.warm_up()
         self._clock = clock
         # At least one token of the context is left for the answer.
         self.max_prompt_tokens = min(engine.max_prompt_tokens, config.text.max_position_embeddings - 1)
@@ -149,7 +150,7 @@ class Assistant:
         readers = self._readers if any(message.media for message in messages) else None
         cancelled = threading.Event()
         try:
-            prepared = loop.run_in_executor(readers, self._prepare, messages, generation, options, on_plan, self._load(cancelled))
+            prepared = loop.run_in_executor(readers, self._prepare, messages, generation, options, on_plan, cancelled)
         except RuntimeError as cause:  # the pool takes no more after `close`
             raise EngineDead("The model was shut down.") from cause
         try:
@@ -229,20 +230,16 @@ class Assistant:
         question = Message.user(Image(noise), Text("What is this?"))
         await self.answer([question], GenerationConfig.greedy(max_new_tokens=1), Options(max_slice_nums=1))
 
-    def _load(self, cancelled: threading.Event) -> Load:
-        decoder = self._decoder
-        return load if decoder is None else lambda item, limits, name, used: decoder.load(item, limits, name, used, cancelled)
-
     def _prepare(
         self,
         messages: Sequence[Message],
         generation: GenerationConfig,
         options: Options | None,
         on_plan: Callable[[Plan], object] | None,
-        load: Load,
+        cancelled: threading.Event,
     ) -> tuple[Request, int, tuple[str, ...]]:
         """The request, how many turns were left out of it, and notices. The pictures themselves, which may be large, are let go here."""
-        plan = self.processor.plan(messages, options, self.max_prompt_tokens, load)
+        plan = self.processor.plan(messages, options, self.max_prompt_tokens, cancelled)
         if on_plan is not None:
             on_plan(plan)
         return Request(plan.prompt, tuple(self.processor.slices(plan)), generation), plan.dropped_turns, plan.notices

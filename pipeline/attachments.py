@@ -1,28 +1,42 @@
 """A conversation's files -> the pictures of each, in order, within the limits on all of them together; and what to tell their sender about them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from threading import Event
 from time import monotonic as clock
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from pipeline.config import MediaLimits
 from pipeline.errors import InputError
-from pipeline.media import Picture, Used, file_size
+from pipeline.media import Head, Picture, Used, file_size
 from pipeline.message import Image, Message, Video
-from pipeline.still import load_image
-from pipeline.video import load_video
+from pipeline.still import image_head, load_image
+from pipeline.video import load_video, video_head
 
 # Each with what a sentence calls it.
 Files: TypeAlias = Sequence[tuple[Image | Video, str]]
-# Decodes one file: item, limits, what a sentence calls it, what the files before it used.
-Load: TypeAlias = Callable[[Image | Video, MediaLimits, str, Used], list[Picture]]
 
 
-def load(item: Image | Video, limits: MediaLimits, name: str, used: Used) -> list[Picture]:
-    """Decode a file in this process, which is right for files of one's own."""
-    return [load_image(item, limits, name, used)] if isinstance(item, Image) else load_video(item, limits, name, used)
+class Reader(Protocol):
+    """Reads untrusted files in whatever process, and raises what `load_image` and `load_video` do; `name` is what a sentence calls a file."""
+
+    def load(self, item: Image | Video, limits: MediaLimits, name: str, used: Used, cancelled: Event | None = None) -> list[Picture]:
+        """Its pictures. `used` is what the files before it took; setting `cancelled` ends the waiting, with a `PipelineError`."""
+
+    def head(self, item: Image | Video, limits: MediaLimits, name: str) -> Head:
+        """What is known of it before anything is decoded."""
 
 
-def load_all(messages: Sequence[Message], files: Files, limits: MediaLimits, load: Load = load) -> list[list[Picture]]:
+class InProcess:
+    """Reads files in this process, which is right for files of one's own."""
+
+    def load(self, item: Image | Video, limits: MediaLimits, name: str, used: Used, cancelled: Event | None = None) -> list[Picture]:  # noqa: ARG002
+        return [load_image(item, limits, name, used)] if isinstance(item, Image) else load_video(item, limits, name, used)
+
+    def head(self, item: Image | Video, limits: MediaLimits, name: str) -> Head:
+        return image_head(item, limits, name) if isinstance(item, Image) else video_head(item, limits, name)
+
+
+def load_all(messages: Sequence[Message], files: Files, limits: MediaLimits, reader: Reader, cancelled: Event | None = None) -> list[list[Picture]]:
     """Decode the `files` of a conversation.
 
     Raises:
@@ -45,7 +59,7 @@ def load_all(messages: Sequence[Message], files: Files, limits: MediaLimits, loa
     used = Used()
     started = clock()
     for item, name in files:
-        pictures = load(item, limits, name, used)
+        pictures = reader.load(item, limits, name, used, cancelled)
         used = Used(used.pixels + sum(picture.image.width * picture.image.height for picture in pictures), clock() - started)
         loaded.append(pictures)
     return loaded

@@ -22,9 +22,9 @@ import PIL.Image
 from pipeline.config import MediaLimits
 from pipeline.decoder_process import MESSAGE_BYTES, SOCKET_TYPE, encode_request, raised
 from pipeline.errors import InputError, PipelineError
-from pipeline.media import Picture, Used, error_for, opened, out_of_time
+from pipeline.media import Head, Picture, Used, error_for, opened, out_of_time
 from pipeline.message import Image, Video
-from pipeline.still import load_image
+from pipeline.still import image_head, load_image
 
 # Without the package's own imports, among which is OpenVINO: that process decodes and nothing else.
 PROGRAM = """
@@ -35,21 +35,24 @@ package.__path__ = [folder]
 from pipeline.decoder_process import main
 main()
 """
+# Each takes memory, and there are not more processors than this to be had for long.
+MAX_PROCESSES = 4
 # How often somebody who waits for a file looks whether they still want it.
 TICK_MS = 50
 
 
 class Decoder:
-    """Processes that decode, one for each caller who has a file decoded at the same time; the first is started at once.
+    """Reads files in other processes, up to `MAX_PROCESSES` at a time; each is started when it is needed and kept for the next file.
 
     Use it as a context manager, or call `close`.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._room = threading.BoundedSemaphore(MAX_PROCESSES)
         self._closed = False
         self._busy: set[_Process] = set()
-        self._idle = [_Process()]
+        self._idle: list[_Process] = []
         self.peak_kib = 0  # the most memory that a file has taken
 
     def __enter__(self) -> Self:
@@ -57,6 +60,11 @@ class Decoder:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+    def warm_up(self) -> None:
+        """Start a process, so that the first file need not wait for it."""
+        with self._lock:
+            self._idle.append(_Process())
 
     def close(self) -> None:
         """End all processes; whoever waits for a file gets a `PipelineError`."""
@@ -80,6 +88,19 @@ class Decoder:
         used = used or Used()
         if isinstance(item, Image) and isinstance(item.source, PIL.Image.Image):
             return [load_image(item, limits, name, used)]
+        wish = "picture" if isinstance(item, Image) else "video"
+        return [found for found in self._read(wish, item, limits, name, used, cancelled) if isinstance(found, Picture)]
+
+    def head(self, item: Image | Video, limits: MediaLimits, name: str) -> Head:
+        """Read the head of a file as `image_head` and `video_head` do; raises as `load` does."""
+        if isinstance(item, Image) and isinstance(item.source, PIL.Image.Image):
+            return image_head(item, limits, name)
+        wish = "picture head" if isinstance(item, Image) else "video head"
+        return next(found for found in self._read(wish, item, limits, name, Used(), None) if isinstance(found, Head))
+
+    def _read(
+        self, wish: str, item: Image | Video, limits: MediaLimits, name: str, used: Used, cancelled: threading.Event | None
+    ) -> list[Picture | Head]:
         give_up = clock() + limits.max_decode_seconds - used.seconds
 
         def check() -> None:
@@ -88,19 +109,14 @@ class Decoder:
             if clock() > give_up:
                 raise error_for(item)(out_of_time(name, limits))
 
-        pictures: list[Picture] = []
-        failure: InputError | None = None
-        with opened(item, limits, name) as file, self._process() as process:
-            process.ask(encode_request("picture" if isinstance(item, Image) else "video", name, limits, used), file)
-            for reply, picture in process.replies(check):
-                if picture is not None:
-                    pictures.append(picture)
-                elif "error" in reply:
-                    failure = raised(reply)
-            if failure is not None:
-                raise failure
+        with opened(item, limits, name) as file, self._process(check) as process:
+            process.ask(encode_request(wish, name, limits, used), file)
+            replies = list(process.replies(check))
+            for reply in replies:
+                if isinstance(reply, InputError):
+                    raise reply
             if process.exit_status == 0:
-                return pictures
+                return [reply for reply in replies if not isinstance(reply, InputError)]
             if process.exit_status in (-signal.SIGALRM, -signal.SIGXCPU):
                 raise error_for(item)(out_of_time(name, limits))
             if process.exit_status < 0 and not self._closed:
@@ -109,8 +125,18 @@ class Decoder:
             raise PipelineError(f"{name} was not read: the decoder {'was shut down' if self._closed else 'failed'}.")
 
     @contextmanager
-    def _process(self) -> Iterator["_Process"]:
-        """One for a single caller, who gives it back as it was or not at all."""
+    def _process(self, check: Callable[[], None]) -> Iterator["_Process"]:
+        """One for a single caller, who gives it back as it was or not at all; `check` is called while there is no room and may raise."""
+        while not self._room.acquire(timeout=TICK_MS / 1000):
+            check()
+        try:
+            with self._taken() as process:
+                yield process
+        finally:
+            self._room.release()
+
+    @contextmanager
+    def _taken(self) -> Iterator["_Process"]:
         with self._lock:
             if self._closed:
                 raise PipelineError("The decoder was shut down.")
@@ -168,7 +194,7 @@ class _Process:
             with contextlib.suppress(OSError):  # it is gone, which the reply will tell
                 socket.send_fds(self._socket, [request], [file.fileno()])
 
-    def replies(self, check: Callable[[], None]) -> Iterator[tuple[dict[str, Any], Picture | None]]:
+    def replies(self, check: Callable[[], None]) -> Iterator[Picture | Head | InputError]:
         """What it says until decoding has ended, with its `exit_status`; `check` is called while nothing comes and may raise."""
         while True:
             check()
@@ -185,7 +211,13 @@ class _Process:
             if "exit" in reply:
                 self.exit_status, self.peak_kib, self.is_ready = reply["exit"], reply["peak_kib"], True
                 return
-            yield reply, _picture(reply, descriptors[0]) if descriptors else None
+            if "error" in reply:
+                yield raised(reply)
+            elif descriptors:
+                yield _picture(reply, descriptors[0])
+            else:
+                width, height = reply["size"]
+                yield Head((width, height), reply["seconds"])
 
     def kill(self) -> None:
         """End it and what it forked; another thread may be waiting for its replies, and then gets the last of them."""

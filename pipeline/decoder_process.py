@@ -20,9 +20,9 @@ import PIL.Image
 from pipeline import errors
 from pipeline.config import MediaLimits
 from pipeline.errors import InputError
-from pipeline.media import Picture, Used, out_of_memory
-from pipeline.still import decode_image
-from pipeline.video import decode_video
+from pipeline.media import Head, Picture, Used, out_of_memory
+from pipeline.still import decode_image, read_image_head
+from pipeline.video import decode_video, read_video_head
 
 # Of a socket whose every message is whole, however the process that sends it ends.
 SOCKET_TYPE = socket.SOCK_SEQPACKET
@@ -31,9 +31,9 @@ MESSAGE_BYTES = 16_384
 GRACE_SECONDS = 5
 
 
-def encode_request(kind: str, name: str, limits: MediaLimits, used: Used) -> bytes:
-    """A request for a "picture" or a "video"."""
-    return json.dumps([kind, name, dataclasses.asdict(limits), dataclasses.asdict(used)]).encode()
+def encode_request(wish: str, name: str, limits: MediaLimits, used: Used) -> bytes:
+    """A request for a "picture" or a "video", or for a "picture head" or a "video head"."""
+    return json.dumps([wish, name, dataclasses.asdict(limits), dataclasses.asdict(used)]).encode()
 
 
 def main() -> None:
@@ -58,30 +58,34 @@ def main() -> None:
 
 def _run(control: socket.socket, file: BinaryIO, request: list[Any]) -> None:
     """Decode one file and end this process."""
-    kind, name, limits, used = request[0], request[1], MediaLimits(**request[2]), Used(**request[3])
+    wish, name, limits, used = request[0], request[1], MediaLimits(**request[2]), Used(**request[3])
     status = 1
     try:
         confine(limits, used)
         try:
-            for picture in decode(kind, file, limits, name, used):
-                _hand_over(control, picture)
+            for found in decode(wish, file, limits, name, used):
+                _hand_over(control, found)
         except InputError as error:
             _send(control, {"error": type(error).__name__, "sentence": str(error), "cause": repr(error.__cause__)[:1000]})
         except MemoryError:
-            _send(
-                control, {"error": "VideoError" if kind == "video" else "ImageError", "sentence": out_of_memory(name, limits), "cause": "MemoryError"}
-            )
+            error_class = "VideoError" if wish.startswith("video") else "ImageError"
+            _send(control, {"error": error_class, "sentence": out_of_memory(name, limits), "cause": "MemoryError"})
         status = 0
     finally:
         os._exit(status)
 
 
-def decode(kind: str, file: BinaryIO, limits: MediaLimits, name: str, used: Used) -> Iterator[Picture]:
-    """The pictures of an open file of a kind."""
-    if kind == "video":
-        yield from decode_video(file, limits, name, used)
-    else:
-        yield decode_image(file, limits, name, used)
+def decode(wish: str, file: BinaryIO, limits: MediaLimits, name: str, used: Used) -> Iterator[Picture | Head]:
+    """What is wished for of an open file."""
+    match wish:
+        case "picture":
+            yield decode_image(file, limits, name, used)
+        case "video":
+            yield from decode_video(file, limits, name, used)
+        case "picture head":
+            yield read_image_head(file, limits, name)
+        case "video head":
+            yield read_video_head(file, limits, name)
 
 
 def confine(limits: MediaLimits, used: Used) -> None:
@@ -100,10 +104,13 @@ def raised(reply: Mapping[str, Any]) -> InputError:
     return error
 
 
-def _hand_over(control: socket.socket, picture: Picture) -> None:
+def _hand_over(control: socket.socket, found: Picture | Head) -> None:
+    if isinstance(found, Head):
+        _send(control, {"size": found.size, "seconds": found.seconds})
+        return
     with os.fdopen(os.memfd_create("picture"), "wb") as memory:
-        picture.image.save(memory, "PPM")  # a short header, then rows of RGB, written without another copy
-        reply = {"size": picture.image.size, "time": picture.time, "others": picture.others}
+        found.image.save(memory, "PPM")  # a short header, then rows of RGB, written without another copy
+        reply = {"size": found.image.size, "time": found.time, "others": found.others}
         socket.send_fds(control, [json.dumps(reply).encode()], [memory.fileno()])
 
 

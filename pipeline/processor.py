@@ -1,19 +1,19 @@
 """A conversation -> its plan (the prompt, the layout of every picture) -> its slices, 8-bit RGB (height, width, 3), in the order of their spans."""
 
 import dataclasses
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.attachments import Load, load, load_all, notices
+from pipeline.attachments import InProcess, Reader, load_all, notices
 from pipeline.config import MediaLimits, ModelConfig
 from pipeline.errors import ImageError, InputError, PromptTooLong
 from pipeline.media import Head, Picture
 from pipeline.message import Image, Message, Placeholder, Prompt, Text, Video, build_prompt, check_turns
 from pipeline.preprocess import Layout, Size, Slice, cut, plan
-from pipeline.still import image_head
 from pipeline.tokenizer import Tokenizer
-from pipeline.video import sample_times, video_head
+from pipeline.video import sample_times
 
 # No text has as many characters a token on average: what is longer is refused before the tokenizer spends seconds on it.
 CHARACTERS_A_TOKEN = 100
@@ -76,17 +76,26 @@ class Outline:
 class Processor:
     """The model's way of turning a conversation into its inputs. It needs the folder's JSON files only, and no weights.
 
+    Files are read by `reader`, by default in this process.
+
     Raises:
         ArtifactError: one of those files is missing or contradicts another.
     """
 
-    def __init__(self, folder: Path, limits: MediaLimits | None = None) -> None:
+    def __init__(self, folder: Path, limits: MediaLimits | None = None, reader: Reader | None = None) -> None:
         self.config = ModelConfig.from_folder(folder)
         self.tokenizer = Tokenizer(folder)
         self._limits = limits or MediaLimits()
+        self._reader = reader or InProcess()
 
-    def plan(self, messages: Sequence[Message], options: Options | None = None, max_prompt_tokens: int | None = None, load: Load = load) -> Plan:
-        """Read every picture by `load`, choose its layout and write the prompt; no pixel is resized yet.
+    def plan(
+        self,
+        messages: Sequence[Message],
+        options: Options | None = None,
+        max_prompt_tokens: int | None = None,
+        cancelled: threading.Event | None = None,
+    ) -> Plan:
+        """Read every picture, choose its layout and write the prompt; no pixel is resized yet. Setting `cancelled` ends the reading.
 
         Raises:
             InputError: the turns are not a conversation, or a file cannot be used.
@@ -97,7 +106,7 @@ class Processor:
         if max_prompt_tokens is not None:
             _check_length(messages, options, CHARACTERS_A_TOKEN * max_prompt_tokens)
         files = named(messages)
-        media = load_all(messages, files, self._limits_of(options), load)
+        media = load_all(messages, files, self._limits_of(options), self._reader, cancelled)
         dropped = 0
         while True:
             kept = messages[dropped:]
@@ -116,7 +125,7 @@ class Processor:
         Raises:
             ImageError, VideoError: it cannot be used.
         """
-        return image_head(item, self._limits, name) if isinstance(item, Image) else video_head(item, self._limits, name)
+        return self._reader.head(item, self._limits, name)
 
     def outline(self, messages: Sequence[Message], heads: Sequence[Head], options: Options | None = None) -> Outline:
         """What `plan` would make of a conversation whose files have these heads; nothing is decoded.

@@ -1,15 +1,15 @@
 """All files of a conversation together: how many and how much, before any is decoded, and what is said about them."""
 
-from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import PIL.Image
 import pytest
 
-from pipeline.attachments import load_all, notices
+from pipeline.attachments import InProcess, load_all, notices
 from pipeline.config import MediaLimits
 from pipeline.errors import ImageError, InputError
-from pipeline.media import Picture, Used
+from pipeline.media import Picture
 from pipeline.message import Image, Message, Video
 from pipeline.processor import named
 
@@ -17,13 +17,12 @@ LIMITS = MediaLimits()
 DOT = Image(PIL.Image.new("RGB", (4, 3)))
 
 
-def never(item: Image | Video, limits: MediaLimits, name: str, used: Used) -> list[Picture]:
-    raise AssertionError(f"{name} was decoded")
-
-
-def refusal(*messages: Message, limits: MediaLimits = LIMITS, load: Callable[..., list[Picture]] = never) -> str:
+def refusal(*messages: Message, limits: MediaLimits = LIMITS) -> str:
+    """The sentence; nothing was decoded."""
+    reader = Mock(spec=InProcess)
     with pytest.raises(InputError) as caught:
-        load_all(messages, named(messages), limits, load)
+        load_all(messages, named(messages), limits, reader)
+    reader.load.assert_not_called()
     return str(caught.value)
 
 
@@ -44,21 +43,21 @@ def test_bytes_are_counted_before_any_file_is_decoded(tmp_path: Path) -> None:
 
 def test_pixels_are_counted_over_all_pictures_of_a_conversation() -> None:
     messages = [Message.user(DOT, DOT), Message.assistant("Two."), Message.user(DOT)]
-    assert len(load_all(messages, named(messages), MediaLimits(max_conversation_pixels=36))) == 3
+    assert len(load_all(messages, named(messages), MediaLimits(max_conversation_pixels=36), InProcess())) == 3
     with pytest.raises(ImageError, match=r"^With picture 3 the conversation has 36 pixels in all its pictures and frames; the limit is 35\.$"):
-        load_all(messages, named(messages), MediaLimits(max_conversation_pixels=35))
+        load_all(messages, named(messages), MediaLimits(max_conversation_pixels=35), InProcess())
 
 
 def test_each_file_is_told_what_those_before_it_used() -> None:
-    told = []
-
-    def load(item: Image | Video, limits: MediaLimits, name: str, used: Used) -> list[Picture]:
-        told.append((name, used.pixels, used.seconds >= 0))
-        return [Picture(PIL.Image.new("RGB", (5, 2)))] * (2 if isinstance(item, Video) else 1)
-
+    reader = Mock(spec=InProcess)
+    reader.load.side_effect = lambda item, *_: [Picture(PIL.Image.new("RGB", (5, 2)))] * (2 if isinstance(item, Video) else 1)
     messages = [Message.user(DOT, Video(b"v"), DOT), Message.user(Video(b"v"))]
-    load_all(messages, named(messages), LIMITS, load)
-    assert told == [("Picture 1", 0, True), ("Video 1", 10, True), ("Picture 2", 30, True), ("Video 2", 40, True)]
+    load_all(messages, named(messages), LIMITS, reader)
+    told = [(name, used.pixels) for _, _, name, used, _ in (call.args for call in reader.load.call_args_list)]
+    assert told == [("Picture 1", 0), ("Video 1", 10), ("Picture 2", 30), ("Video 2", 40)]
+    seconds = [call.args[3].seconds for call in reader.load.call_args_list]
+    assert seconds == sorted(seconds)
+    assert seconds[-1] > 0
 
 
 def test_only_the_sender_of_the_last_message_is_told_of_frames_that_are_not_shown() -> None:

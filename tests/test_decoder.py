@@ -18,10 +18,10 @@ from pipeline import decoder as decoder_module
 from pipeline.config import MediaLimits
 from pipeline.decoder import Decoder
 from pipeline.errors import ImageError, InputError, PipelineError, VideoError
-from pipeline.media import Used
+from pipeline.media import Head, Used
 from pipeline.message import Image, Video
-from pipeline.still import load_image
-from pipeline.video import load_video
+from pipeline.still import image_head, load_image
+from pipeline.video import load_video, video_head
 
 ROOT = Path(__file__).parent.parent
 ASSETS = Path(gradio.__file__).parent / "media_assets"
@@ -35,7 +35,7 @@ import ctypes, os, signal, threading
 from pipeline import decoder_process
 decoder_process.GRACE_SECONDS = 1
 honest = decoder_process.decode
-def decode(kind, file, limits, name, used):
+def decode(wish, file, limits, name, used):
     word = file.read(4)
     file.seek(0)
     if word == b"segv":
@@ -57,7 +57,7 @@ def decode(kind, file, limits, name, used):
         os.killpg(0, signal.SIGKILL)
     elif word == b"ours":
         raise ZeroDivisionError
-    yield from honest(kind, file, limits, name, used)
+    yield from honest(wish, file, limits, name, used)
 decoder_process.decode = decode
 main()
 """,
@@ -101,6 +101,16 @@ def test_a_video_has_the_same_frames_as_in_this_process(decoder: Decoder, name: 
     here = [(picture.time, picture.image.tobytes()) for picture in load_video(Video(path), LIMITS)]
     for source in (path, path.read_bytes()):
         assert [(picture.time, picture.image.tobytes()) for picture in decoder.load(Video(source), LIMITS, "Video 1")] == here
+
+
+def test_a_head_is_the_same_as_in_this_process(decoder: Decoder) -> None:
+    film, image = Video(ASSETS / "videos" / "b.mp4"), PIL.Image.new("RGB", (4, 3))
+    assert decoder.head(Image(LION), LIMITS, "It") == image_head(Image(LION), LIMITS) == Head((256, 256))
+    assert decoder.head(film, LIMITS, "It") == video_head(film, LIMITS)
+    assert decoder.head(Image(image), LIMITS, "It") == Head((4, 3))
+    for item in (Image(b"<svg/>"), film):
+        with pytest.raises(InputError, match=r"^It "):
+            decoder.head(item, MediaLimits(max_video_pixels=10), "It")
 
 
 def test_an_image_in_memory_needs_no_other_process(decoder: Decoder) -> None:
@@ -175,6 +185,7 @@ def test_the_real_codecs_get_no_more_memory_than_the_limit(decoder: Decoder) -> 
 
 
 def test_a_process_that_the_system_ended_meanwhile_is_replaced(decoder: Decoder) -> None:
+    assert decoder.load(Image(LION), LIMITS, "Picture 1")
     before = descriptors()
     decoder._idle[-1].kill()
     decoder._idle[-1]._popen.wait()
@@ -214,6 +225,30 @@ def test_callers_at_the_same_time_do_not_wait_for_each_other(evil: Decoder) -> N
     cancelled.set()
     for thread in stuck:
         thread.join(60)
+
+
+def test_there_are_never_more_processes_than_stated_and_who_waits_for_one_may_leave(evil: Decoder) -> None:
+    hold, leave = threading.Event(), threading.Event()
+    outcomes: list[str] = []
+
+    def wait(cancelled: threading.Event) -> None:
+        with pytest.raises(PipelineError) as caught:
+            evil.load(Image(b"hang"), LIMITS, "It", cancelled=cancelled)
+        outcomes.append(str(caught.value))
+
+    stuck = [threading.Thread(target=wait, args=(hold,)) for _ in range(decoder_module.MAX_PROCESSES)]
+    for thread in stuck:
+        thread.start()
+    while len(evil._busy) < decoder_module.MAX_PROCESSES:
+        assert all(thread.is_alive() for thread in stuck)
+    leave.set()
+    wait(leave)
+    assert outcomes == ["It is not wanted any more."]
+    assert len(evil._busy) == decoder_module.MAX_PROCESSES
+    hold.set()
+    for thread in stuck:
+        thread.join(60)
+    assert len(outcomes) == decoder_module.MAX_PROCESSES + 1
 
 
 def test_closing_tells_who_waits_and_leaves_no_process_and_no_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:

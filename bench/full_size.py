@@ -170,6 +170,8 @@ def _application(cage: Cage, environ: Mapping[str, str]) -> Iterator[tuple[str, 
             sys.stderr.write(line)
             if "Ready on port" in line:
                 break
+            if " ERROR app: " in line:  # it stays, to say so on its page
+                raise SystemExit("app.py has no model.")
         else:
             raise SystemExit(f"app.py ended with {process.wait()}.")
         ready_s = time.perf_counter() - begun

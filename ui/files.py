@@ -32,7 +32,10 @@ async def source(file: object) -> str | bytes:
 
 
 def _was_uploaded(path: str) -> bool:
-    return Path(path).resolve().is_relative_to(Path(get_upload_folder()).resolve())
+    try:
+        return Path(path).resolve().is_relative_to(Path(get_upload_folder()).resolve())
+    except ValueError:  # a zero byte, which no path can hold
+        return False
 
 
 def _sent_along(url: str) -> bytes:

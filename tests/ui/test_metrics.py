@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncGenerator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -115,3 +117,11 @@ def test_the_memory_of_the_process_is_told() -> None:
 
 def test_two_servers_in_one_process_count_apart() -> None:
     assert Metrics(lambda: None).registry is not Metrics(lambda: None).registry
+
+
+def test_the_documented_metrics_are_all_that_there_are_beside_the_process() -> None:
+    table = (Path(__file__).parent.parent.parent / "docs" / "operate.md").read_text().split("| metric | meaning |")[1].split("\n\n")[0]
+    documented = {name for row in table.splitlines()[2:] for name in re.findall(r"`([a-z_]+)(?:\{outcome\})?`", row.split("|")[1])}
+    there = Metrics(lambda: BOOKS).registry.collect()
+    names = {f"{family.name}_total" if family.type == "counter" else family.name for family in there}
+    assert {name for name in names if not name.startswith("process_")} | {"page_waiting", "process_resident_memory_bytes"} == documented

@@ -1,6 +1,7 @@
 """An assistant, the real one or one that plays a script -> the page served on 127.0.0.1, and what was asked and answered meanwhile."""
 
 import asyncio
+import dataclasses
 import os
 import socket
 import threading
@@ -119,6 +120,22 @@ class Heard(StandIn):
                     yield delta
         finally:
             self.closed.release()
+
+
+class Seeded(StandIn):
+    """A real assistant as it is asked, but that it draws the same words each time."""
+
+    def __init__(self, assistant: Assistant) -> None:
+        super().__init__()
+        self._assistant = assistant
+
+    async def stream(
+        self, messages: Sequence[Message], generation: GenerationConfig | None = None, options: Options | None = None, on_plan: Any = None
+    ) -> AsyncGenerator[Delta, None]:
+        seeded = dataclasses.replace(generation or GenerationConfig(), seed=1)
+        async with aclosing(self._assistant.stream(messages, seeded, options, on_plan)) as stream:
+            async for delta in stream:
+                yield delta
 
 
 def words(*texts: str) -> list[Delta]:

@@ -1,16 +1,15 @@
 """Ten scenes, each shown to the served page by a client of its API -> the right answer to every turn, from the bundled INT4 model: the whole path."""
 
-from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import aclosing
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from demo.episodes import Media, episode
 from demo.exam import image_file, video_file
-from pipeline import Assistant, Delta, GenerationConfig, Message
+from pipeline import Assistant
 from pipeline.artifacts import BUNDLED
-from tests.serving import StandIn, connect, message, served
+from tests.serving import Seeded, connect, message, served
 
 #: What is shown and asked -> the skill and the number of an episode that training never saw, and its language.
 SCENES = {
@@ -25,18 +24,6 @@ SCENES = {
     "what can be understood only after what was asked before": ("followup", 0, "en"),
     "the same in Chinese": ("followup", 6, "zh"),
 }
-
-
-class Seeded(StandIn):
-    """The assistant as the page asks it, but that it draws the same words each time."""
-
-    def __init__(self, assistant: Assistant) -> None:
-        self._assistant = assistant
-
-    async def stream(self, messages: Sequence[Message], *_: object) -> AsyncGenerator[Delta, None]:
-        async with aclosing(self._assistant.stream(messages, GenerationConfig(seed=1))) as stream:
-            async for delta in stream:
-                yield delta
 
 
 @pytest.fixture(scope="module")

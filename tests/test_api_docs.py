@@ -1,12 +1,10 @@
 """Every snippet of docs/api.md, run as it stands against the served demo model -> what the page says it prints, right answers about drawn scenes."""
 
-import dataclasses
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import aclosing
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +12,9 @@ import PIL.Image
 import pytest
 
 from demo.episodes import episode
-from pipeline import Assistant, Delta, GenerationConfig, Message
+from pipeline import Assistant
 from pipeline.artifacts import BUNDLED
-from tests.serving import StandIn, served
+from tests.serving import Seeded, served
 
 ROOT = Path(__file__).parent.parent
 DOCS, FILES = ROOT / "docs" / "api.md", ROOT / "docs" / "api"
@@ -24,19 +22,6 @@ ADDRESS = "http://127.0.0.1:7860"
 MODULES = Path(sys.prefix) / "node_modules"  # where `make test` puts what the page tells people to install with npm
 SNIPPETS = re.findall(r"^```(python|js|sh)\n(.*?)^```\n(?:\n```text\n(.*?)^```$)?", DOCS.read_text(), re.M | re.S)
 EPISODES = {"scene.png": episode(13, "test", "count"), "first.png": episode(1, "test", "multi"), "clip.mp4": episode(43, "test", "video")}
-
-
-class Seeded(StandIn):
-    """The assistant as it is asked, but that it draws the same words each time."""
-
-    def __init__(self, assistant: Assistant) -> None:
-        self._assistant = assistant
-
-    async def stream(self, messages: Sequence[Message], generation: GenerationConfig | None = None, *rest: object) -> AsyncGenerator[Delta, None]:
-        seeded = dataclasses.replace(generation or GenerationConfig(), seed=1)
-        async with aclosing(self._assistant.stream(messages, seeded, *rest)) as stream:
-            async for delta in stream:
-                yield delta
 
 
 @pytest.fixture(scope="module")

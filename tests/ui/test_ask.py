@@ -222,6 +222,7 @@ def test_a_client_that_hangs_up_frees_the_model_while_it_is_still_busy_with_the_
         """Never gets to the end of the pictures."""
 
         def __init__(self) -> None:
+            super().__init__()
             self.closed = threading.Event()
 
         async def stream(self, *_: object) -> AsyncGenerator[Delta, None]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import html
+import json
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
@@ -23,7 +24,7 @@ from ui.seen import measured as figures
 from ui.seen import sheet
 from ui.sentences import cost, cut, line, measured, progress, sentence
 from ui.settings import settings
-from ui.words import Language, language, word
+from ui.words import Language, read_by, word
 
 #: What is shown of an answer: its text so far, an aside, or both. Each replaces the one before.
 Shown: TypeAlias = str | dict[str, Any] | list[Any]
@@ -208,13 +209,14 @@ class Chat(gr.ChatInterface):
 
     def _render_footer(self) -> None:
         self.price = gr.HTML("", elem_id="price", html_template="<div role='status'>${value}</div>", padding=False)
+        self.edited = gr.Textbox(visible="hidden", elem_id="edited")
         self.controls.render()
         super()._render_footer()
 
     def _setup_events(self) -> None:
         self._stoppable: list[Any] = []
         super()._setup_events()
-        edited = self.chatbot.edit(self._edit_message, [self.chatbot], [self.chatbot, self.chatbot_state, self.saved_input], **_QUIET)
+        edited = self.edited.input(self._replaced, [self.chatbot_state, self.edited], [self.chatbot, self.chatbot_state, self.saved_input], **_QUIET)
         asked = edited.then(self._append_message_to_history, [self.saved_input, self.chatbot_state], [self.chatbot], **_QUIET).then(
             self._api_wrapper(self.fn, self._stream_fn),
             [self.saved_input, self.chatbot_state, *self.additional_inputs],
@@ -229,7 +231,7 @@ class Chat(gr.ChatInterface):
             _stopped, [self.chatbot, self.controls.visitor], [self.chatbot], **_QUIET
         ).then(*self._kept(), **_QUIET)
         controls = self.controls
-        self.load(_read_by, None, [controls.visitor], **_QUIET)
+        self.load(read_by, None, [controls.visitor], **_QUIET)
         priced: list[Any] = [controls.detail, controls.frames, controls.system_prompt, controls.shots]
         gr.on(
             [self.textbox.change, *(component.change for component in priced)],
@@ -252,12 +254,21 @@ class Chat(gr.ChatInterface):
         """What the page shows becomes what the server knows of the conversation."""
         return lambda now: (now, now), [self.chatbot], [self.chatbot_state, self.chatbot_value]
 
-    def _edit_message(self, history: list[Any], edit_data: gr.EditData) -> tuple[list[Any], list[Any], Any]:
-        """Gradio hands over the new words alone; the pictures are those of the message that they replace, in the visitor's own conversation."""
-        index = edit_data.index[0] if isinstance(edit_data.index, list | tuple) else edit_data.index
-        before, _, text = super()._edit_message(history, edit_data)
-        files = [item["file"] for item in history[index]["content"] if item["type"] == "file"]
-        return before, before, {"text": text, "files": files}
+    def _replaced(self, history: list[Any], edited: str) -> tuple[list[Any], list[Any], Any]:
+        """The conversation up to the message that was edited, and that message with its new words: its pictures are those that this server knows.
+
+        Args:
+            edited: what the page says (see `repairs.js`): {"turn": which of the visitor's messages, "text": its new words} as JSON.
+        """
+        asked = [index for index, turn in enumerate(history) if turn["role"] == "user"]
+        try:
+            change = json.loads(edited)
+            # The page shows messages of a visitor that follow each other, of which the first got no answer, as one.
+            last = [index for index in asked if index + 1 not in asked][int(change["turn"])]
+        except (ValueError, TypeError, KeyError, IndexError):
+            raise gr.Error("That message is no longer known here: please send it anew.", print_exception=False) from None
+        files = [item["file"] for item in history[last]["content"] if item["type"] == "file"]
+        return history[:last], history[:last], {"text": str(change["text"]), "files": files}
 
 
 def _locked() -> dict[str, Any]:
@@ -268,11 +279,6 @@ def _locked() -> dict[str, Any]:
 def _free() -> dict[str, Any]:
     """The message box when it is the visitor's again."""
     return gr.update(interactive=True, submit_btn=True, stop_btn=False, placeholder=word("ask"))
-
-
-def _read_by(request: gr.Request) -> Language:
-    """The language of whoever opens the page."""
-    return language(request.headers.get("accept-language", ""))
 
 
 def _stopped(conversation: list[dict[str, Any]], visitor: Language | None) -> list[dict[str, Any]]:

@@ -94,6 +94,11 @@ def language(accepted: str) -> Language:
     return "zh" if liked == "zh" else "en"
 
 
+def read_by(request: gr.Request) -> Language:
+    """The language of whoever opened the page."""
+    return language(request.headers.get("accept-language", ""))
+
+
 _I18N = gr.I18n(
     en={key: english for key, (english, _) in PAGE.items()},
     **{tag: {key: chinese for key, (_, chinese) in PAGE.items()} for tag in ("zh", "zh-CN", "zh-TW", "zh-HK")},

@@ -10,7 +10,7 @@ import re
 import shutil
 import threading
 from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,16 @@ def shoot(page: Page, name: str) -> None:
         page.screenshot(path=Path(folder) / f"{name}.png", animations="disabled")
 
 
+def _unfold(page: Page, name: str, inside: str) -> None:
+    """Open an accordion; a click that comes before the page listens is lost."""
+    for _ in range(3):
+        page.get_by_role("button", name=name).first.click()
+        with suppress(AssertionError):
+            expect(page.get_by_label(inside).first).to_be_visible(timeout=10_000)
+            return
+    raise AssertionError(f"{name} does not open")
+
+
 def _take(visitor: Visitor, example: int) -> None:
     """Click an example and wait for the line below its answer."""
     visitor.page.locator(".example").nth(example).click()
@@ -129,7 +139,7 @@ def test_less_detail_costs_less_and_is_what_the_model_is_shown(visitor: Visitor,
     picture = Path(shutil.copy(FOLDER / "small-print.png", tmp_path / "other.png"))
     picture.write_bytes(picture.read_bytes() + b"another file of the same picture")
     visitor.open(address, greedy)
-    visitor.page.get_by_role("button", name="Settings").first.click()
+    _unfold(visitor.page, "Settings", "System prompt")
     visitor.page.get_by_label("Full: up to 9 slices").check()
     visitor.attach(picture)
     visitor.box.fill("What is it?")
@@ -150,7 +160,7 @@ def test_what_is_set_reaches_the_model(visitor: Visitor, tmp_path: Path) -> None
     with served(assistant, tmp_path) as address:
         visitor.open(address, assistant)
         page = visitor.page
-        page.get_by_role("button", name="Settings").first.click()
+        _unfold(page, "Settings", "System prompt")
         page.get_by_label("Fast: overview only").check()
         page.get_by_label("16", exact=True).check()
         page.get_by_label("System prompt").fill("Be brief.")
@@ -173,7 +183,7 @@ def test_worked_examples_are_shown_to_the_model_before_the_conversation(visitor:
     with served(assistant, tmp_path) as address:
         visitor.open(address, assistant)
         page = visitor.page
-        page.get_by_role("button", name="Worked examples").click()
+        _unfold(page, "Worked examples", "Answer of the example")
         with page.expect_file_chooser() as chooser:
             page.get_by_role("button", name="Upload a file").last.click()
         chooser.value.set_files([PHOTO])
@@ -251,7 +261,7 @@ def test_an_answer_that_was_cut_says_so(visitor: Visitor, tmp_path: Path) -> Non
     with served(assistant, tmp_path) as address:
         visitor.open(address, assistant)
         visitor.ask("Count")
-        expect(visitor.answers.last).to_have_text(re.compile(r"^The answer was cut after 2 tokens, the length allowed"))
+        expect(visitor.answers.last).to_contain_text("The answer was cut after 2 tokens, the length allowed")
         visitor.settled()
 
 
@@ -338,7 +348,7 @@ def test_the_page_is_in_chinese_where_the_browser_is(browser: Browser, tmp_path:
         page = _page(browser, stack, locale="zh-CN")
         visitor = Visitor(page).open(address, assistant)
         expect(page.get_by_text("您上传的文件会在两小时内删除")).to_be_visible()
-        page.get_by_role("button", name="设置").first.click()
+        _unfold(page, "设置", PAGE["system_prompt"][1])
         for key in ("detail", "fast", "system_prompt", "beams", "max_new_tokens"):
             expect(page.get_by_text(PAGE[key][1], exact=True).first).to_be_visible()
         visitor.box.fill("你好")
@@ -357,8 +367,8 @@ def test_a_narrow_screen_shows_everything_and_nothing_sticks_out(browser: Browse
         visitor = Visitor(page).open(address, greedy)
         _take(visitor, 2)
         shoot(page, "narrow")
-        page.get_by_role("button", name="Settings").first.click()
-        page.get_by_role("button", name="Worked examples").click()
+        _unfold(page, "Settings", "System prompt")
+        _unfold(page, "Worked examples", "Answer of the example")
         expect(page.get_by_role("button", name="Add this example")).to_be_visible()
         assert page.evaluate("document.documentElement.scrollWidth") <= 380
 
@@ -396,8 +406,8 @@ def test_axe_finds_nothing_serious_in_any_state(browser: Browser, address: str, 
         expect(page.locator(".thought-group img")).to_have_count(1)
         assert _found(page) == []
         shoot(page, scheme)
-        page.get_by_role("button", name="Settings").first.click()
-        page.get_by_role("button", name="Worked examples").click()
+        _unfold(page, "Settings", "System prompt")
+        _unfold(page, "Worked examples", "Answer of the example")
         expect(page.get_by_role("button", name="Add this example")).to_be_visible()
         assert _found(page) == []
 

@@ -37,7 +37,7 @@ def test_the_page_says_how_far_the_start_is_keeps_what_is_sent_and_becomes_the_c
     with served_model(Model(load), tmp_path) as address:
         page.goto(address)
         line = page.get_by_role("status").filter(has_text="Starting")
-        expect(line).to_have_text(f"Starting: downloading 3.1 of 5.4 GB {WAITS}", use_inner_text=True)
+        expect(line).to_have_text(f"Starting: downloading 3.1 of 5.4 GB {WAITS['en']}", use_inner_text=True)
         expect(line.get_by_role("progressbar")).to_have_attribute("value", "3100000000")
         box, answer = page.get_by_role("textbox"), page.get_by_test_id("bot")
         box.fill("Hello")

@@ -1,6 +1,7 @@
 """The chat up to the browser: what a request yields, and what clients of `/chat` receive."""
 
 import asyncio
+import json
 import os
 import re
 import struct
@@ -162,22 +163,25 @@ def test_the_price_of_a_message_is_told_before_it_is_sent(heard: Heard) -> None:
     )
 
 
-def test_an_edited_message_keeps_its_pictures(tmp_path: Path) -> None:
+def test_an_edited_message_keeps_its_pictures() -> None:
     def file(name: str) -> dict[str, Any]:
         return {"type": "file", "file": {"path": name}, "alt_text": None}
 
     history = [
         {"role": "user", "content": [file("a.png"), {"type": "text", "text": "what?"}]},
         {"role": "assistant", "content": [{"type": "text", "text": "a cat"}]},
+        {"role": "user", "content": [{"type": "text", "text": "never answered"}]},
         {"role": "user", "content": [file("b.png"), file("c.mp4"), {"type": "text", "text": "and these?"}]},
         {"role": "assistant", "content": [{"type": "text", "text": "dogs"}]},
     ]
     page = in_a_loop(lambda: chat.Chat(Scripted(words("ok"))))
-    for index in (2, [2, 1]):
-        data = chat.gr.EditData(None, {"index": index, "value": "and those?", "previous_value": "and these?"})
-        before, kept, asked = page._edit_message(history, data)
-        assert before == kept == history[:2]
-        assert normalise(asked, before)[-1] == Message.user(Image("b.png"), Video("c.mp4"), "and those?")
+    for turn, kept, files in ((0, 0, (Image("a.png"),)), (1, 3, (Image("b.png"), Video("c.mp4")))):
+        before, state, asked = page._replaced(history, json.dumps({"turn": turn, "text": "and those?"}))
+        assert before == state == history[:kept]
+        assert normalise(asked, before)[-1] == Message.user(*files, "and those?")
+    for edited in ("", "[]", '{"turn": 2, "text": "x"}', '{"turn": "no"}'):
+        with pytest.raises(chat.gr.Error, match="That message is no longer known here"):
+            page._replaced(history, edited)
 
 
 def test_an_answer_that_was_stopped_says_so_where_its_progress_or_its_words_stand() -> None:

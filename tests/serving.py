@@ -63,7 +63,7 @@ class StandIn:
     def stats(self) -> Stats:
         return Stats(0, 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0, self.health)
 
-    def close(self) -> None:
+    def close(self, _: float = 0.0) -> None:
         self.let_go = True
 
 

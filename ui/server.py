@@ -1,15 +1,19 @@
 """A page -> the same page served at an address, telling nobody what its visitors do."""
 
 import io
+import threading
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
 import gradio as gr
+from starlette.middleware import Middleware
 from starlette.routing import Route
 
 from pipeline import MediaLimits
+from ui.doors import Doors
 from ui.words import translations
 
 # A picture in the page can tell a model to answer with a link to a picture elsewhere; the browser must not follow it.
@@ -23,6 +27,8 @@ CSS = """
 button:has(path[d^="M23,20a5"]), .thought-group:not(:has(.duration)) :is(.arrow, .content) { display: none !important; }
 .thought-group { border: none !important; padding: 0 !important; box-shadow: none !important; }
 """
+# Whose conversations are remembered, the latest ones; each takes 30 kB before anything is said.
+MAX_SESSIONS = 1000
 
 
 @contextmanager
@@ -48,12 +54,20 @@ def launch(page: gr.Blocks, host: str, port: int, routes: Sequence[Route]) -> st
             ssr_mode=False,
             pwa=False,
             mcp_server=True,
+            state_session_capacity=MAX_SESSIONS,
             max_file_size=MediaLimits().max_file_bytes,
             footer_links=["api", "gradio", "settings"],
             head=f"{HEAD}\n<script>{REPAIRS}</script>",
             theme=THEME,
             i18n=translations(),
             css=CSS,
-            app_kwargs={"routes": list(routes)},
+            app_kwargs={"routes": list(routes), "middleware": [Middleware(Doors)]},
         )
     return str(address)
+
+
+def let_them_hear(page: gr.Blocks, seconds: float) -> None:
+    """Wait until everybody who listens has received how their answer ended; those who do not listen are not waited for longer than `seconds`."""
+    until = time.monotonic() + seconds
+    while any(page._queue.pending_event_ids_session.values()) and time.monotonic() < until:
+        threading.Event().wait(0.02)

@@ -1,0 +1,76 @@
+"""Any body at all to the page's API: it is answered or refused, never a fault, and the page stays (R17)."""
+
+import json
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.serving import Scripted, served, words
+
+#: Twenty times as many in the long form: FUZZ=6000 make trust.
+CALLS = int(os.environ.get("FUZZ", "300"))
+
+leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(["/etc/passwd", "chat", "s", "<image>", "\ud800"])
+file_data = st.fixed_dictionaries(
+    {"path": leaves},
+    optional={"url": leaves, "meta": st.just({"_type": "gradio.FileData"}) | leaves, "orig_name": leaves, "size": leaves, "is_stream": leaves},
+)
+values = st.recursive(
+    leaves | file_data,
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(["text", "files", "role", "content", "type", "file", "metadata", "component", "__type__"]) | st.text(), inner, max_size=4
+        )
+    ),
+    max_leaves=12,
+)
+messages = st.fixed_dictionaries({}, optional={"text": leaves | st.text(max_size=2000), "files": st.lists(file_data | leaves, max_size=5) | leaves})
+bodies = (
+    st.fixed_dictionaries(
+        {"data": st.lists(messages | values, max_size=4) | values},
+        optional={
+            "fn_index": st.integers(-2, 50) | leaves,
+            "session_hash": st.sampled_from(["s", "t"]) | leaves,
+            "event_id": leaves,
+            "event_data": values,
+            "trigger_id": st.integers(0, 100) | leaves,
+            "simple_format": leaves,
+            "batched": leaves,
+            "api_name": leaves,
+        },
+    )
+    | values
+)
+raw = st.binary(max_size=200) | st.sampled_from([b"", b"[" * 5000, b'{"data":' + b"[" * 900 + b"]" * 900 + b"}", b"\xff\xfe{}", b"NaN"])
+DOORS = """queue/join queue/join queue/join call/chat call/chat call/_submit_fn call/nothing call/v2/chat run/chat run/look run/predict api/chat
+cancel reset component_server stream/x upload login"""
+
+
+# The page's own threads draw random numbers meanwhile.
+@pytest.mark.filterwarnings("ignore:Do not use the `random` module")
+def test_no_body_is_a_fault_and_the_page_answers_after_all_of_them(tmp_path: Path) -> None:
+    statuses: Counter[int | str] = Counter()
+    with served(Scripted(words("fine")), tmp_path) as address, httpx.Client(base_url=address, timeout=60) as http:
+
+        @settings(max_examples=CALLS, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+        @given(door=st.sampled_from(DOORS.split()), body=bodies, instead=st.none() | st.none() | st.none() | raw)
+        def anything(door: str, body: Any, instead: bytes | None) -> None:
+            content = json.dumps(body).encode() if instead is None else instead
+            answer = http.post(f"gradio_api/{door}", content=content, headers={"Content-Type": "application/json"})
+            # What is called directly, past the queue, Gradio answers with 500 and no word when it cannot be.
+            direct = door.startswith("run/") and answer.json() == {"error": None}
+            statuses["refused directly" if direct else answer.status_code] += 1
+            assert direct or answer.status_code < 500, answer.text
+
+        anything()
+        event = http.post("gradio_api/call/chat", json={"data": [{"text": "hi", "files": []}]}).json()["event_id"]
+        alive = "event: complete" in http.get(f"gradio_api/call/chat/{event}").text
+    print(json.dumps({"R17": {"calls": statuses.total(), "5xx": 0, "statuses": dict(statuses), "server_alive": alive}}))
+    assert alive

@@ -1,0 +1,118 @@
+"""Pictures that differ in one colour or one number; visitors who talk about them with a served page over plain HTTP; and what a process holds."""
+
+import gc
+import io
+import json
+import os
+import threading
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+
+from demo.scenes import COLOURS, Print, Scene, Thing, draw
+from pipeline import Assistant, Delta, GenerationConfig, Message, Options
+from pipeline.engine.request import Stats
+from tests.serving import StandIn
+
+COLOUR, NUMBER = "What colour is the circle?", "What number is written in the picture?"
+SAYABLE = tuple(colour for colour in COLOURS if colour != "black")
+
+
+def picture(colour: str, number: int, suffix: str = "PNG") -> bytes:
+    """A circle of a colour, the same black square, and a number of two digits, always in the same places: the file."""
+    things = (
+        Thing("circle", colour, "large", 0.3, 0.35, 0.16, COLOURS[colour][0]),
+        Thing("square", "black", "small", 0.72, 0.3, 0.09, COLOURS["black"][0]),
+    )
+    scene = Scene((224, 224), (200, 205, 210), things, (Print(str(number), 0.5, 0.78, 0.16, (20, 20, 20)),))
+    file = io.BytesIO()
+    draw(scene, np.random.default_rng(0)).save(file, suffix)
+    return file.getvalue()
+
+
+class Exact(StandIn):
+    """A real assistant that always says what is likeliest."""
+
+    def __init__(self, assistant: Assistant) -> None:
+        self._assistant = assistant
+
+    def stats(self) -> Stats:
+        return self._assistant.stats()
+
+    def close(self, grace_seconds: float = 0.0) -> None:
+        self._assistant.close(grace_seconds)
+
+    def generation(self, _: Sequence[Message]) -> GenerationConfig:
+        return GenerationConfig.greedy(max_new_tokens=12)
+
+    async def stream(
+        self, messages: Sequence[Message], _: GenerationConfig | None = None, options: Options | None = None, *__: object
+    ) -> AsyncGenerator[Delta, None]:
+        async with aclosing(self._assistant.stream(messages, self.generation(messages), options)) as stream:
+            async for delta in stream:
+                yield delta
+
+
+class Talkative(Exact):
+    """Goes on for ever."""
+
+    def generation(self, _: Sequence[Message]) -> GenerationConfig:
+        return GenerationConfig.greedy(min_new_tokens=32_768, max_new_tokens=32_768)
+
+
+class Visitor:
+    """Somebody with a conversation of their own."""
+
+    def __init__(self, http: httpx.AsyncClient, name: str) -> None:
+        self._http, self._name = http, name
+
+    async def upload(self, name: str, content: bytes) -> dict[str, Any]:
+        """A file that was uploaded, as messages carry it."""
+        answer = await self._http.post("gradio_api/upload", files={"files": (name, content)})
+        answer.raise_for_status()
+        return {"path": answer.json()[0], "meta": {"_type": "gradio.FileData"}}
+
+    async def events(self, text: str, *files: dict[str, Any]) -> AsyncGenerator[tuple[str, Any], None]:
+        """What a request yields: "generating", "complete" or "error", and what with."""
+        body = {"data": [{"text": text, "files": list(files)}], "session_hash": self._name}
+        answer = await self._http.post("gradio_api/call/chat", json=body)
+        answer.raise_for_status()
+        async with self._http.stream("GET", f"gradio_api/call/chat/{answer.json()['event_id']}") as stream:
+            kind = ""
+            async for line in stream.aiter_lines():
+                if line.startswith("event: "):
+                    kind = line.removeprefix("event: ")
+                elif line.startswith("data: ") and kind != "heartbeat":
+                    yield kind, json.loads(line.removeprefix("data: "))
+
+    async def ask(self, text: str, *files: dict[str, Any]) -> str:
+        """The whole answer, or what was told instead of one."""
+        async for kind, data in self.events(text, *files):
+            last = data[0] if kind == "complete" else data
+        return last if isinstance(last, str) else str(last)
+
+
+def visiting(address: str) -> httpx.AsyncClient:
+    """Connections enough for everybody at once."""
+    return httpx.AsyncClient(base_url=address, timeout=120, limits=httpx.Limits(max_connections=300))
+
+
+def held() -> dict[str, int]:
+    """Threads and file descriptors of this process."""
+    gc.collect()
+    return {"threads": threading.active_count(), "fds": len(list(Path("/proc/self/fd").iterdir()))}
+
+
+def pictures_in(folder: Path) -> int:
+    """How many uploaded pictures lie there."""
+    return len(list(folder.glob("*/*.png")))
+
+
+def rss_mib(process: int | str = "self") -> float:
+    """Memory of a process that is in use, MiB."""
+    fields = Path(f"/proc/{process}/statm").read_text(encoding="ascii").split()
+    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20

@@ -1,0 +1,138 @@
+"""A request from anybody -> Gradio, if it is one that the page needs, and no larger or slower than the limits; else a status and a plain sentence.
+
+What stands behind these doors trusts that requests are well-formed, and holds in memory what they bring.
+"""
+
+import asyncio
+import errno
+import logging
+import os
+import shutil
+import time
+import traceback
+from pathlib import Path
+
+from gradio.route_utils import FnIndexInferError
+from gradio.utils import get_upload_folder
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException
+from starlette.responses import JSONResponse, PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ui.sentences import FAULT
+from ui.uploads import drop_broken_off
+
+logger = logging.getLogger("app")
+
+API = "/gradio_api"
+UPLOAD = f"{API}/upload"
+# A message comes with the whole conversation, of which the model reads 8,192 tokens; parsed, a body takes up to thirty times its size in memory.
+MAX_BODY_BYTES = 1_000_000
+MAX_UPLOAD_BYTES = 500_000_000
+MAX_BODY_SECONDS = 600.0
+# Of the disk, below which nothing is taken in any more.
+MIN_FREE_BYTES = 1_000_000_000
+# What Gradio offers and the page has no use for: fetching other people's addresses, converting recordings, keeping conversations on disk as links,
+# printing names that visitors choose, functions of components, and its tools for developers.
+CLOSED = tuple(
+    f"{API}/{name}"
+    for name in ("file=http:", "file=https:", "file/http:", "file/https:", "proxy=", "process_recording", "deep_link", "custom_component/",
+                 "component_server", "dev/", "vibe-", "undo-vibe-edit", "run-history/")
+)  # fmt: skip
+# What Gradio's routes raise when a body is not what they take it for.
+MALFORMED = (ArithmeticError, AttributeError, FnIndexInferError, LookupError, TypeError, ValueError)
+
+
+class Doors:
+    """ASGI middleware in front of Gradio's own routes."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begun = False
+
+        async def noting(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            _check(scope)
+            await self._app(scope, _limited(scope, receive), noting)
+        except Exception as error:
+            if begun:
+                raise
+            status, sentence = _refusal(error)
+            # The page shows the body of a refused upload as it is.
+            answer = PlainTextResponse(sentence, status) if scope["path"] == UPLOAD else JSONResponse({"detail": sentence}, status)
+            await answer(scope, receive, send)
+
+
+def _check(scope: Scope) -> None:
+    """What can be told before anything is read."""
+    path, length = scope["path"], Headers(scope=scope).get("content-length", "")
+    if path.startswith(CLOSED):
+        raise HTTPException(404, "There is nothing at this address.")
+    limit = _limit(path)
+    if length.isdecimal() and int(length) > limit:
+        raise HTTPException(413, f"The request has {int(length):,} bytes; the limit is {limit:,}.")
+    if path == UPLOAD:
+        folder = Path(get_upload_folder())
+        drop_broken_off(folder, time.time() - MAX_BODY_SECONDS)
+        if shutil.disk_usage(folder).free < MIN_FREE_BYTES:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _limited(scope: Scope, receive: Receive) -> Receive:
+    """What comes of a body, until it is too much or takes too long."""
+    limit, left, whole = _limit(scope["path"]), _limit(scope["path"]), False
+    # Gradio deletes what it has of an upload only if the upload itself is at fault.
+    refuse = MultiPartException if scope["path"] == UPLOAD else None
+    end = asyncio.get_running_loop().time() + MAX_BODY_SECONDS
+
+    async def limited() -> Message:
+        nonlocal left, whole
+        if whole:
+            return await receive()
+        try:
+            async with asyncio.timeout_at(end):
+                message = await receive()
+        except TimeoutError:
+            raise _broken(refuse, 408, f"The request took longer than {MAX_BODY_SECONDS:.0f} s to arrive.") from None
+        if message["type"] == "http.disconnect" and refuse:
+            raise refuse("The upload broke off.")
+        left -= len(message.get("body", b""))
+        if left < 0:
+            raise _broken(refuse, 413, f"The request exceeds the maximum allowed size of {limit:,} bytes.")
+        whole = not message.get("more_body", False)
+        return message
+
+    return limited
+
+
+def _limit(path: str) -> int:
+    return MAX_UPLOAD_BYTES if path == UPLOAD else MAX_BODY_BYTES
+
+
+def _broken(refuse: type[MultiPartException] | None, status: int, sentence: str) -> Exception:
+    return refuse(sentence) if refuse else HTTPException(status, sentence)
+
+
+def _refusal(error: Exception) -> tuple[int, str]:
+    """The status and the sentence that are answered; the log goes without the error's message, which may quote what people wrote."""
+    if isinstance(error, HTTPException):
+        return error.status_code, error.detail
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        logger.error("The disk is full: an upload was refused.")
+        return 507, "This server's disk is full: please try again later."
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    if isinstance(error, MALFORMED):
+        logger.debug("A malformed request was refused: %s in %s, line %s", type(error).__name__, frame.filename, frame.lineno)
+        return 400, "This request cannot be understood."
+    logger.error("%s in %s, line %s", type(error).__name__, frame.filename, frame.lineno)
+    return 500, FAULT

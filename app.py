@@ -8,7 +8,6 @@ import logging
 import os
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,8 +19,9 @@ from ui.ask import ask_endpoint
 from ui.chat import Chat
 from ui.health import routes
 from ui.model import Model, Report, load
-from ui.server import launch
+from ui.server import launch, let_them_hear
 from ui.startup import startup_line
+from ui.uploads import uploads_folder
 from ui.words import word
 
 logger = logging.getLogger("app")
@@ -31,6 +31,8 @@ DEMO_NOTICE = word("demo_notice")
 # Looked for every hour and deleted when older than an hour: gone after two at the latest.
 DELETE_CACHE_SECONDS = (3600, 3600)
 MAX_WAITING_FOR_THE_QUEUE = 32
+# When the model has gone, for the last words of its answers to be delivered.
+DELIVERY_SECONDS = 1.0
 
 
 def _never_called() -> None:
@@ -49,7 +51,7 @@ def build(model: Model, notice: str = "") -> gr.Blocks:
         startup_line(page, model)
         Chat(model)
         ask_endpoint(model)
-    page.queue(max_size=MAX_WAITING_FOR_THE_QUEUE)
+    page.queue(max_size=MAX_WAITING_FOR_THE_QUEUE, api_open=False)  # nobody goes past it
     return page
 
 
@@ -58,8 +60,10 @@ def main() -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for name in ("app", "pipeline"):
         logging.getLogger(name).setLevel(logging.INFO)
-    # Leaving _serve deletes the uploads; SIGTERM, which is how a container is stopped, would by itself end the process at once.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    # Leaving _serve lets answers end and deletes the uploads; by itself SIGTERM, which is how a container is stopped, would end the process at once.
+    # A second one does.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
     status = 0
     try:
         _serve(os.environ)
@@ -88,16 +92,19 @@ def _serve(environ: Mapping[str, str]) -> None:
         logger.info("Ready on port %s%s.", port, _since_start())
         return assistant
 
-    with tempfile.TemporaryDirectory(prefix="uploads-") as uploads:
-        os.environ["GRADIO_TEMP_DIR"] = uploads
+    with uploads_folder() as uploads:
+        os.environ["GRADIO_TEMP_DIR"] = str(uploads)
         model = Model(loaded)
         page = build(model, notice)
         try:
             launch(page, host, int(port), routes(page, model))
         except OSError as cause:
             raise InputError(f"The page cannot be served at {host}:{port}: the port is taken or not allowed.") from cause
-        with model:
-            page.block_thread()
+        try:
+            with model:
+                page.block_thread()
+        finally:
+            let_them_hear(page, DELIVERY_SECONDS)
 
 
 def _since_start() -> str:

@@ -119,9 +119,9 @@ class Assistant:
         """What the engine holds and has done."""
         return self._engine.stats()
 
-    def close(self) -> None:
-        """Cancel what is under way and let the model go."""
-        self._engine.close()
+    def close(self, grace_seconds: float = 0.0) -> None:
+        """Take no more requests, cancel those that wait, and those under way after `grace_seconds`; then let the model go."""
+        self._engine.close(grace_seconds)
         self._readers.shutdown(wait=False, cancel_futures=True)
         if self._decoder is not None:
             self._decoder.close()

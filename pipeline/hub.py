@@ -52,13 +52,15 @@ def download(repo: str, revision: str | None, patterns: Sequence[str], progress:
     if not any("/" in pattern for pattern in patterns):
         wanted["ignore_patterns"] = ["*/*"]
     try:
-        return patiently(lambda: _snapshot(wanted, progress))
+        folder = patiently(lambda: _snapshot(wanted, progress))
     except HFValidationError as cause:
         raise ArtifactError(f"{repo} is not a Hub id of the form OWNER/NAME.") from cause
     except FAILURES as cause:
-        if _may_pass(cause) and (folder := _cached(wanted)):
-            return folder
+        if _may_pass(cause) and (cached := _cached(wanted)):
+            return cached
         raise ArtifactError(sentence(cause, repo, revision, "is not in the cache, and out of reach")) from cause
+    _drop_broken_off(folder)
+    return folder
 
 
 def listing(repo: str, folder: Path) -> list[str]:
@@ -67,6 +69,13 @@ def listing(repo: str, folder: Path) -> list[str]:
         return [file.path for file in get_cached_repo_tree(repo, revision=folder.name)]
     except CachedRepoTreeNotFoundError:
         return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+
+
+def _drop_broken_off(folder: Path) -> None:
+    """Delete what downloads that were killed left of files that are whole by now: the client begins each anew under another name."""
+    for left in folder.parent.parent.glob("blobs/*.incomplete"):
+        if left.with_name(left.name.partition(".")[0]).exists():
+            left.unlink(missing_ok=True)
 
 
 def _cached(wanted: dict[str, Any]) -> Path | None:

@@ -1,36 +1,20 @@
 """The process: what it serves, and how it starts and ends."""
 
-import os
 import re
-import signal
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from gradio_client import Client
 from gradio_client.exceptions import AppError
 
 import app
 from pipeline import PipelineError
 from pipeline.artifacts import BUNDLED
 from tests.hub.server import Server
-from tests.serving import PHOTO, connect, message, until
-
-ROOT = Path(app.__file__).parent
-
-
-def _process(**environ: str) -> subprocess.Popen[str]:
-    clean = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("MODEL_", "GRADIO_")) and name not in ("DEVICE", "PORT", "CPU_CORES")
-    }
-    return subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=clean | environ, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+from tests.process import process, running, stopped
+from tests.serving import PHOTO, message
 
 
 @pytest.mark.parametrize(
@@ -49,34 +33,9 @@ def test_a_wrong_setting_is_found_before_anything_is_served(environ: dict[str, s
 def test_a_wrong_setting_ends_the_process_with_one_sentence_and_status_2() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with _process(PORT=str(port), GRADIO_SERVER_NAME="127.0.0.1") as process:
-            out, err = process.communicate()
-    assert (process.returncode, out, err) == (2, "", f"The page cannot be served at 127.0.0.1:{port}: the port is taken or not allowed.\n")
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-@contextmanager
-def _running(tmp_path: Path, **environ: str) -> Iterator[tuple[subprocess.Popen[str], Client]]:
-    """The process and a client of its API, as soon as there is a page. What is still running in the end was not stopped by the test."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = str(probe.getsockname()[1])
-    with _process(PORT=port, GRADIO_SERVER_NAME="127.0.0.1", TMPDIR=str(tmp_path), CPU_CORES="2", **environ) as process:
-        try:
-            until(lambda: process.poll() is not None or _listens(int(port)))
-            yield process, connect(f"http://127.0.0.1:{port}/")
-        finally:
-            process.kill()
-
-
-def _stopped(process: subprocess.Popen[str]) -> tuple[int, str]:
-    """Its status and what it printed, once it was told to end."""
-    process.send_signal(signal.SIGTERM)
-    out, _ = process.communicate()
-    return process.returncode, out
+        with process(PORT=str(port), GRADIO_SERVER_NAME="127.0.0.1") as started:
+            out, err = started.communicate()
+    assert (started.returncode, out, err) == (2, "", f"The page cannot be served at 127.0.0.1:{port}: the port is taken or not allowed.\n")
 
 
 def test_zero_gpu_hardware_finds_what_it_starts_a_space_for() -> None:
@@ -88,13 +47,13 @@ def test_zero_gpu_hardware_finds_what_it_starts_a_space_for() -> None:
 
 
 def test_the_process_says_when_it_is_ready_serves_and_leaves_no_uploads_behind(tmp_path: Path) -> None:
-    with _running(tmp_path) as (process, client):
+    with running(tmp_path) as (process, client):
         job = client.submit(message("What is this?", PHOTO), api_name="/chat")
         ready = next(line for line in process.stderr if "Ready" in line)
         next(iter(job))
         uploaded = list(tmp_path.glob("uploads-*/*/cheetah1.jpg"))
         job.cancel()
-        assert _stopped(process) == (0, "")
+        assert stopped(process) == (0, "")
     assert re.search(r"Ready on port \d+, \d+\.\d s after the process started\.$", ready.strip())
     assert uploaded
     assert "demo_notice" in str(client.config["components"])
@@ -116,13 +75,13 @@ def test_the_page_is_there_before_the_model_and_who_asks_meanwhile_hears_how_far
     held: tuple[dict[str, str], threading.Event], tmp_path: Path
 ) -> None:
     environ, go_on = held
-    with _running(tmp_path, **environ) as (process, client):
+    with running(tmp_path, **environ) as (process, client):
         told = []
         for item in (job := client.submit(message("Who are you?"), api_name="/chat")):
             told.append(item)
             if "downloading" in str(item):
                 go_on.set()
-        assert _stopped(process) == (0, "")
+        assert stopped(process) == (0, "")
     titles = [item["metadata"]["title"] for item in told if isinstance(item, dict)]
     assert any(re.fullmatch(r"Starting: downloading \d\.\d of 5\.\d MB", title) for title in titles)
     assert told[-1] == job.result()
@@ -131,15 +90,15 @@ def test_the_page_is_there_before_the_model_and_who_asks_meanwhile_hears_how_far
 
 def test_a_process_that_is_told_to_end_does_not_wait_for_a_download(held: tuple[dict[str, str], threading.Event], tmp_path: Path) -> None:
     environ, go_on = held
-    with _running(tmp_path, **environ) as (process, client):
+    with running(tmp_path, **environ) as (process, client):
         next(item for item in client.submit(message("Hi"), api_name="/chat") if "downloading" in str(item))
-        assert _stopped(process) == (0, "")
+        assert stopped(process) == (0, "")
     assert not go_on.is_set()
 
 
 def test_without_a_model_the_process_stays_and_says_what_to_do(tmp_path: Path) -> None:
-    with _running(tmp_path, MODEL_DIR="/nowhere") as (process, client):
+    with running(tmp_path, MODEL_DIR="/nowhere") as (process, client):
         with pytest.raises(AppError, match=r"^The model folder /nowhere does not exist\. Correct MODEL_DIR in the environment"):
             client.predict(message("Hi"), api_name="/chat")
         assert "The model folder /nowhere does not exist." in process.stderr.readline()
-        assert _stopped(process) == (0, "")
+        assert stopped(process) == (0, "")

@@ -1,14 +1,14 @@
-"""What the environment asks for -> an assistant, made in a thread of its own while the page is already there; and how far that is."""
+"""What the environment asks for -> an assistant, made in a thread of its own while the page is already there, until the server stops."""
 
 import asyncio
 import logging
 import threading
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import aclosing, closing
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Literal, Self, TypeAlias
 
-from pipeline import ArtifactError, Assistant, Delta, EngineConfig, GenerationConfig, Message, Options, PipelineError, obtain
+from pipeline import Answer, ArtifactError, Assistant, Delta, EngineConfig, EngineDead, GenerationConfig, Message, Options, PipelineError, obtain
 from pipeline.engine.request import Stats
 from pipeline.processor import Plan
 from ui.metrics import Metrics
@@ -17,6 +17,9 @@ logger = logging.getLogger("app")
 
 POLL_SECONDS = 0.2
 RETRY_SECONDS = 300
+# Answers under way have so long when the server is told to stop; Docker and systemd kill it after ten seconds.
+GRACE_SECONDS = 6.0
+STOPPING = "This server is stopping: please try again in a minute."
 VARIABLES = ("MODEL_DIR", "MODEL_REPO", "MODEL_REVISION", "MODEL_VARIANT")
 
 
@@ -51,10 +54,11 @@ class Model:
     Args:
         load: makes the assistant, and reports how far it is. What it raises is told to everybody who asks, and it is called again after
             `retry_seconds`: a Hub comes back, a volume is mounted at last.
+        grace_seconds: on leaving, answers under way have so long to end; those who wait, or come then, are told at once.
     """
 
-    def __init__(self, load: Callable[[Report], Assistant], retry_seconds: float = RETRY_SECONDS) -> None:
-        self._load, self._retry_seconds = load, retry_seconds
+    def __init__(self, load: Callable[[Report], Assistant], retry_seconds: float = RETRY_SECONDS, grace_seconds: float = GRACE_SECONDS) -> None:
+        self._load, self._retry_seconds, self._grace_seconds = load, retry_seconds, grace_seconds
         self._assistant: Assistant | None = None
         self._without: Starting | Degraded = Starting("checking")  # the state while there is no assistant
         self.metrics = Metrics(self._stats)
@@ -67,8 +71,9 @@ class Model:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        assistant = self._assistant
         self._closing.set()
-        if self._assistant is not None:
+        if assistant is not None:
             self._thread.join()
 
     @property
@@ -78,8 +83,8 @@ class Model:
 
     @property
     def state(self) -> State:
-        if (stats := self._stats()) is None:
-            return self._without
+        if (stats := self._stats()) is None or self._closing.is_set():
+            return self._lacking
         match stats.health:
             case "serving":
                 return Ready()
@@ -88,15 +93,20 @@ class Model:
             case "dead":
                 return Degraded("The model stopped working and is loaded again.")
 
+    @property
+    def _lacking(self) -> Starting | Degraded:
+        """Why nobody new is answered."""
+        return Degraded(STOPPING) if self._closing.is_set() else self._without
+
     async def arrival(self) -> AsyncGenerator[Starting, None]:
         """How far the start is, for as long as it takes: when this ends, there is an assistant.
 
         Raises:
-            PipelineError: there is no model, and why.
+            PipelineError: there is no model, and why; or the server stops.
         """
         told = None
-        while self._assistant is None:
-            match self._without:
+        while self._assistant is None or self._closing.is_set():
+            match self._lacking:
                 case Degraded(reason):
                     raise PipelineError(reason)
                 case starting if starting != told:
@@ -114,7 +124,7 @@ class Model:
         """What `Assistant.stream` yields and raises; before that, how far the start is, for as long as it takes.
 
         Raises:
-            PipelineError: there is no model, and why.
+            PipelineError: there is no model, and why; or the server stops.
         """
         return self.metrics.observe(self._stream(messages, generation, options, on_plan))
 
@@ -125,13 +135,20 @@ class Model:
         options: Options | None,
         on_plan: Callable[[Plan], object] | None,
     ) -> AsyncGenerator[Starting | Delta, None]:
-        while (assistant := self._assistant) is None:
+        while (assistant := self._assistant) is None or self._closing.is_set():
             async with aclosing(self.arrival()) as arrival:
                 async for starting in arrival:
                     yield starting
-        async with aclosing(assistant.stream(messages, generation, options, on_plan)) as stream:
-            async for delta in stream:
-                yield delta
+        try:
+            async with aclosing(assistant.stream(messages, generation, options, on_plan)) as stream:
+                async for delta in stream:
+                    if isinstance(delta, Answer) and delta.finish_reason == "cancelled" and self._closing.is_set():
+                        raise PipelineError(STOPPING)
+                    yield delta
+        except EngineDead as error:
+            if self._closing.is_set():
+                raise PipelineError(STOPPING) from error
+            raise
 
     def _keep(self) -> None:
         """Make an assistant and keep it as long as it lives, again and again."""
@@ -148,11 +165,11 @@ class Model:
                 self._closing.wait(self._retry_seconds)
             else:
                 self._without = Starting("loading")
-                with closing(assistant):
-                    self._assistant = assistant
-                    while not self._closing.wait(1) and assistant.stats().health != "dead":
-                        pass
-                    self._assistant = None
+                self._assistant = assistant
+                while not self._closing.wait(1) and assistant.stats().health != "dead":
+                    pass
+                self._assistant = None
+                assistant.close(self._grace_seconds)
 
     def _stats(self) -> Stats | None:
         return None if (assistant := self._assistant) is None else assistant.stats()

@@ -42,7 +42,7 @@ class Engine:
         self._steps = self._generated_tokens = self._failures = 0
         self._restarting = False
         self._recent: deque[tuple[float, int]] = deque(maxlen=32)  # when a step ended, and how many tokens had been generated
-        self._closed, self._why_closed = False, "The model was shut down."
+        self._closed, self._why_closed, self._patient = False, "The model was shut down.", False
         self._changed = threading.Condition()
         self._start_afresh()
         self._thread = threading.Thread(target=self._serve, name="engine", daemon=True)
@@ -76,12 +76,18 @@ class Engine:
             self._changed.notify()
         return ticket
 
-    def close(self) -> None:
-        """Cancel every request and end the thread, within one step or batch of pictures."""
+    def close(self, grace_seconds: float = 0.0) -> None:
+        """Take no more requests, cancel those that wait, and those under way after `grace_seconds`; the thread ends within one step or batch of
+        pictures."""
         with self._changed:
-            self._closed = True
+            self._closed, self._patient = True, grace_seconds > 0
             self._changed.notify()
+        self._thread.join(grace_seconds)
+        self._patient = False
         self._thread.join()
+        # There are none, unless the thread ended in a way that nobody thought of.
+        for job in (*self._jobs.values(), *self._arrived):
+            job.ticket.publish(Failed.because(RuntimeError("The engine's thread ended."), "The model stopped working; please try again."))
 
     def stats(self) -> Stats:
         (since, before), (until, after) = (self._recent[0], self._recent[-1]) if self._recent else ((0.0, 0), (0.0, 0))
@@ -97,7 +103,7 @@ class Engine:
             generated_tokens=self._generated_tokens,
             tokens_per_second=(after - before) / max(until - since, 1e-9),
             failures=self._failures,
-            health="dead" if self._closed else "restarting" if self._restarting else "serving",
+            health="dead" if self._closed or not self._thread.is_alive() else "restarting" if self._restarting else "serving",
         )
 
     def _serve(self) -> None:
@@ -110,7 +116,8 @@ class Engine:
                     self._scheduler.add(job.group)
                 if self._closed:
                     for job in self._jobs.values():
-                        job.ticket.cancel()
+                        if not (self._patient and job.begun):
+                            job.ticket.cancel()
             try:
                 self._step()
             except Exception as cause:

@@ -71,13 +71,18 @@ class StatefulEngine:
             self._changed.notify()
         return ticket
 
-    def close(self) -> None:
-        """Cancel every request and end the thread, within one decode step, prefill chunk or batch of pictures."""
+    def close(self, grace_seconds: float = 0.0) -> None:
+        """Take no more requests, cancel those that wait, and the one under way after `grace_seconds`; the thread ends within one decode step,
+        prefill chunk or batch of pictures."""
         with self._changed:
             self._closed = True
-            for ticket in (*self._waiting, *filter(None, [self._running])):
+            for ticket in self._waiting:
                 ticket.cancel()
+            self._drop_cancelled()
             self._changed.notify()
+        self._thread.join(grace_seconds)
+        if running := self._running:
+            running.cancel()
         self._thread.join()
 
     def stats(self) -> Stats:

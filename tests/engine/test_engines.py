@@ -1,6 +1,7 @@
 """Either engine over the fp32 IR of the golden model: cache, cancel at every moment, order, failure."""
 
 import dataclasses
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -220,3 +221,22 @@ def test_closing_cancels_what_runs_and_refuses_what_comes(asker: Asker) -> None:
     assert recorder.outcome().reason in ("cancelled", "stop")
     with pytest.raises(EngineDead, match="was shut down"):
         asker.submit(asker.request(Message.user("Hi")))
+
+
+@pytest.mark.parametrize(("grace_seconds", "ending"), [(120.0, "length"), (0.0, "cancelled")])
+def test_closing_with_patience_lets_what_is_under_way_end_and_what_waits_go(asker: Asker, grace_seconds: float, ending: str) -> None:
+    hold = Hold(Tokens)
+    long = GenerationConfig.greedy(max_new_tokens=100, min_new_tokens=100)
+    running = asker.submit(asker.request(Message.user("Tell me."), generation=long), hold)
+    assert hold.reached.wait(60)
+    waiting = asker.submit(asker.request(Message.user("Tell me too.")))
+    closing = threading.Thread(target=asker.engine.close, args=(grace_seconds,))
+    closing.start()
+    while asker.engine.stats().health != "dead":
+        threading.Event().wait(0.01)
+    hold.released.set()
+    closing.join()
+    assert running.outcome().reason == ending
+    assert waiting.outcome().reason == "cancelled"
+    with pytest.raises(EngineDead):
+        asker.submit(running.ticket.request)

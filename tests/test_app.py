@@ -1,7 +1,10 @@
 """The process: what it serves, and how it starts and ends."""
 
+import os
 import re
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,7 +45,7 @@ def test_zero_gpu_hardware_finds_what_it_starts_a_space_for() -> None:
     """It patches PyTorch where that is installed; a Space has none."""
     script = "import sys; sys.modules['torch'] = None; import app; from spaces.zero.decorator import decorated_cache; print(len(decorated_cache) > 0)"
     environ = {**os.environ, "SPACES_ZERO_GPU": "true", "SPACES_ZERO_DEVICE_API_URL": "http://127.0.0.1:9"}
-    done = subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT, env=environ, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(app.__file__).parent, env=environ, capture_output=True, text=True)
     assert done.stdout == "True\n"
 
 

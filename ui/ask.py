@@ -9,7 +9,7 @@ import gradio as gr
 from gradio import FileData
 from gradio.events import api
 
-from pipeline import Answer, Image, InputError, Message, Status, Text, TextDelta, Video
+from pipeline import Answer, Image, InputError, Message, Notice, Status, Text, TextDelta, Video
 from ui.chat import CONCURRENCY, UPDATE_SECONDS
 from ui.files import source
 from ui.model import Model, Starting
@@ -87,6 +87,8 @@ def asker(model: Model) -> Callable[..., AsyncGenerator[str, None]]:
             async with aclosing(model.stream(messages, wanted.generation, wanted.candidates[0])) as stream:
                 async for delta in stream:
                     match delta:
+                        case Notice(notice):
+                            gr.Info(notice)
                         case Status() | Starting():
                             told((delta.done, delta.total), desc=progress(delta))
                             yield text  # a client that hung up is noticed when something is sent

@@ -17,7 +17,7 @@ from mcp import ClientSession
 from mcp.client.streamable_http import streamable_http_client
 from mcp.types import CallToolResult
 
-from pipeline import Delta, EngineDead, GenerationConfig, Image, Message, Options, Status, Text, TextDelta, Video
+from pipeline import Delta, EngineDead, GenerationConfig, Image, Message, Notice, Options, Status, Text, TextDelta, Video
 from tests.serving import HOLD, PHOTO, VIDEO, Scripted, StandIn, connect, served, until, words
 from ui import ask, files
 from ui.sentences import FAULT
@@ -206,6 +206,14 @@ def test_how_far_the_work_is_comes_as_the_progress_of_the_job(client: Client, as
     [unit] = job.status().progress_data or []
     assert (unit.index, unit.length, unit.desc) == (2, 10, "Encoding pictures: 2 of 10 slices done")
     job.cancel()
+
+
+def test_what_the_sender_should_know_is_told_beside_the_answer(client: Client, assistant: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(ask.gr, "Info", told.append)
+    assistant.says(Notice("Only the first page is shown."), *words("fine"))
+    assert _ask(client, question="tell") == "fine"
+    assert told == ["Only the first page is shown."]
 
 
 def test_a_cancelled_job_frees_the_model(client: Client, assistant: Asked) -> None:

@@ -28,7 +28,7 @@ logger = logging.getLogger("app")
 
 TITLE = "MiniCPM-V 2.6 on OpenVINO"
 DEMO_NOTICE = word("demo_notice")
-# Looked for every hour and deleted when older than an hour: gone after two at the latest.
+# Looked for every hour and deleted when older than an hour: gone after two at the latest. `ui/uploads.py` sees to it where this does not.
 DELETE_CACHE_SECONDS = (3600, 3600)
 MAX_WAITING_FOR_THE_QUEUE = 32
 # When the model has gone, for the last words of its answers to be delivered.

@@ -14,6 +14,7 @@ from starlette.routing import Route
 
 from pipeline import MediaLimits
 from ui.doors import Doors
+from ui.uploads import deleting
 from ui.words import translations
 
 # A picture in the page can tell a model to answer with a link to a picture elsewhere; the browser must not follow it.
@@ -61,7 +62,7 @@ def launch(page: gr.Blocks, host: str, port: int, routes: Sequence[Route]) -> st
             theme=THEME,
             i18n=translations(),
             css=CSS,
-            app_kwargs={"routes": list(routes), "middleware": [Middleware(Doors)]},
+            app_kwargs={"routes": list(routes), "middleware": [Middleware(Doors)], "lifespan": deleting(page)},
         )
     return str(address)
 

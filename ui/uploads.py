@@ -1,13 +1,21 @@
-"""A folder for what visitors upload, which goes with this process; what a process left that was killed goes when the next one starts."""
+"""A folder for what visitors upload: each file goes within two hours, all of them with this process, and a killed one's when the next one starts."""
 
+import asyncio
 import fcntl
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio.utils import get_upload_folder
 
 PREFIX, LOCK = "uploads-", ".lock"
+# Looked for every half hour and deleted when older than an hour.
+LOOK_SECONDS, KEEP_SECONDS = 1800.0, 3600.0
 
 
 @contextmanager
@@ -27,6 +35,34 @@ def _clear() -> None:
         except OSError:  # in use, another user's, or not one of ours
             continue
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def deleting(page: gr.Blocks) -> Callable[[Any], AbstractAsyncContextManager[None]]:
+    """What to do while the page is served: delete what is too old. Gradio's own way stops for good at a folder that a visitor names as a file."""
+
+    @asynccontextmanager
+    async def lifespan(_: object) -> AsyncIterator[None]:
+        async def go_on() -> None:
+            while True:
+                await asyncio.sleep(LOOK_SECONDS)
+                await asyncio.to_thread(drop_old, page, Path(get_upload_folder()), time.time() - KEEP_SECONDS)
+
+        task = asyncio.create_task(go_on())
+        yield
+        task.cancel()
+
+    return lifespan
+
+
+def drop_old(page: gr.Blocks, folder: Path, before: float) -> None:
+    """Delete every file that was last written `before` that time, but those that the page shows to everybody."""
+    shown = {Path(path) for block in page.blocks.values() for path in getattr(block, "keep_in_cache", ())}
+    for path in folder.glob("*/**/*"):
+        try:
+            if path.is_file() and path not in shown and path.stat().st_mtime < before:
+                path.unlink()
+        except FileNotFoundError:  # somebody else was faster
+            continue
 
 
 def drop_broken_off(folder: Path, before: float) -> None:

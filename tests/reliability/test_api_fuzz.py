@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.reliability.visiting import request
 from tests.serving import Scripted, served, words
 
 #: Twenty times as many in the long form: FUZZ=6000 make trust.
@@ -70,7 +71,7 @@ def test_no_body_is_a_fault_and_the_page_answers_after_all_of_them(tmp_path: Pat
             assert direct or answer.status_code < 500, answer.text
 
         anything()
-        event = http.post("gradio_api/call/chat", json={"data": [{"text": "hi", "files": []}]}).json()["event_id"]
+        event = http.post("gradio_api/call/chat", json=request(address, "hi")).json()["event_id"]
         alive = "event: complete" in http.get(f"gradio_api/call/chat/{event}").text
     print(json.dumps({"R17": {"calls": statuses.total(), "5xx": 0, "statuses": dict(statuses), "server_alive": alive}}))
     assert alive

@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,8 @@ class Exact(StandIn):
     """A real assistant that always says what is likeliest."""
 
     def __init__(self, assistant: Assistant) -> None:
-        self._assistant = assistant
+        super().__init__()
+        self._assistant, self.processor, self.pace = assistant, assistant.processor, assistant.pace
 
     def stats(self) -> Stats:
         return self._assistant.stats()
@@ -50,9 +52,9 @@ class Exact(StandIn):
         return GenerationConfig.greedy(max_new_tokens=12)
 
     async def stream(
-        self, messages: Sequence[Message], _: GenerationConfig | None = None, options: Options | None = None, *__: object
+        self, messages: Sequence[Message], _: GenerationConfig | None = None, options: Options | None = None, on_plan: Any = None
     ) -> AsyncGenerator[Delta, None]:
-        async with aclosing(self._assistant.stream(messages, self.generation(messages), options)) as stream:
+        async with aclosing(self._assistant.stream(messages, self.generation(messages), options, on_plan)) as stream:
             async for delta in stream:
                 yield delta
 
@@ -62,6 +64,18 @@ class Talkative(Exact):
 
     def generation(self, _: Sequence[Message]) -> GenerationConfig:
         return GenerationConfig.greedy(min_new_tokens=32_768, max_new_tokens=32_768)
+
+
+def request(address: str | httpx.URL, text: str, *files: Any, session: str | None = None) -> dict[str, Any]:
+    """What `/gradio_api/call/chat` of a page takes: everything but the message as the page has it at first."""
+    _, *others = _parameters(str(address))
+    return {"data": [{"text": text, "files": list(files)}, *(one["parameter_default"] for one in others)], "session_hash": session}
+
+
+@lru_cache(maxsize=8)
+def _parameters(address: str) -> list[dict[str, Any]]:
+    parameters: list[dict[str, Any]] = httpx.get(f"{address}gradio_api/info").json()["named_endpoints"]["/chat"]["parameters"]
+    return parameters
 
 
 class Visitor:
@@ -78,7 +92,7 @@ class Visitor:
 
     async def events(self, text: str, *files: dict[str, Any]) -> AsyncGenerator[tuple[str, Any], None]:
         """What a request yields: "generating", "complete" or "error", and what with."""
-        body = {"data": [{"text": text, "files": list(files)}], "session_hash": self._name}
+        body = request(self._http.base_url, text, *files, session=self._name)
         answer = await self._http.post("gradio_api/call/chat", json=body)
         answer.raise_for_status()
         async with self._http.stream("GET", f"gradio_api/call/chat/{answer.json()['event_id']}") as stream:

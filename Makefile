@@ -2,9 +2,12 @@
 # make run       the page, on port 7860, with the bundled model unless MODEL_DIR or MODEL_REPO says otherwise
 # make test      everything, in an environment of its own
 # make bench     the benchmarks, and their figures in the documents; an hour, 40 GB of disk
+# make trust     the tests of reliability in their long form, and their table in docs/trust.md
+# make soak      hours of visitors: make soak HOURS=8 SEED=7
 # make examples  the pictures of examples/, drawn anew
 # make pictures  the screenshots of the README, taken by the browser tests
 # make fuzz      twenty thousand hostile files, chosen by FUZZ_SEED, and what became of them
+# make coverage  what of pipeline/ the tests run, by branches
 # make mutants   how many changes of the engine's books the tests notice
 
 SHELL := bash
@@ -15,7 +18,7 @@ RUN := .venv/bin/python
 DEV := .venv-dev/bin/python
 UNIT := tests --ignore=tests/bench --ignore=tests/browser --ignore=tests/conversion --ignore=tests/demo --ignore=tests/reliability --ignore=tests/test_app.py --ignore=tests/test_api_docs.py $(foreach part,ask chat health server,--ignore=tests/ui/test_$(part).py)
 
-.PHONY: quick run test lint format bench examples pictures fuzz mutants clean
+.PHONY: quick run test lint format bench trust soak examples pictures fuzz coverage mutants clean
 
 quick: format lint
 	$(DEV) -m pytest -q $(UNIT)
@@ -42,6 +45,15 @@ bench: .venv/installed .venv-dev/installed
 	$(DEV) -m bench.full_size bench/built/full-size --write
 	$(DEV) -m bench.figures
 
+trust: .venv-dev/installed
+	rm -f bench/results/reliability.jsonl
+	CONVERSATIONS=200 FUZZ=6000 RELIABILITY_LINES=bench/results/reliability.jsonl $(DEV) -m pytest -q -p no:randomly tests/reliability
+	$(DEV) -m bench.trust
+
+soak: .venv-dev/installed
+	$(DEV) -m tests.reliability.soak $(if $(HOURS),--hours $(HOURS)) $(if $(SEED),--seed $(SEED))
+	$(DEV) -m bench.trust
+
 examples: .venv-dev/installed
 	$(DEV) -m demo.examples
 
@@ -54,6 +66,9 @@ fuzz: export FUZZ_SEED := $(or $(FUZZ_SEED),$(shell date +%s))
 fuzz: .venv-dev/installed
 	@echo "FUZZ_SEED=$(FUZZ_SEED)"
 	$(DEV) -m pytest -q -s tests/reliability/test_files.py | tee /dev/stderr | grep -o '{"R1.*' > bench/results/hostile_files.jsonl
+
+coverage: .venv-dev/installed
+	$(DEV) -m pytest -q --cov $(UNIT) tests/reliability
 
 mutants: .venv-dev/installed
 	$(DEV) -m mutmut run

@@ -1,0 +1,98 @@
+"""The lines of JSON that the tests of reliability print, and the soak's -> docs/trust.md: what is promised, what was measured, by which test."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "bench" / "results"
+LINES, SOAK, PAGE = RESULTS / "reliability.jsonl", RESULTS / "soak.json", ROOT / "docs" / "trust.md"
+START, END = "<!-- figures: made by `make trust` -->", "<!-- end of figures -->"
+
+#: By the name in the line, in the order of the table.
+PROMISES = {
+    "R1": "Who leaves in the middle of an answer frees what it held within a step, and nobody else's answer changes.",
+    "R2": "Who leaves at any other moment frees everything, and the next answer is as if they had never asked.",
+    "R4": "What is taken over from the cache gives the very tokens that computing it anew gives, wherever the cache ends.",
+    "R4 under eviction": "Also in a pool so small that blocks are always evicted.",
+    "R5": "Another picture under the same words, or one with a single pixel changed, is never taken for the first.",
+    "isolation": "Of many conversations at once about almost the same picture, every answer is about one's own, and nothing is left behind.",
+    "R7": "Order and company change no answer.",
+    "prompt lookup": "Guessing ahead changes no answer.",
+    "R8": "A long prompt takes its share of a step; short ones do not wait for the whole of it.",
+    "R9": "More than there is room for is served or refused in a sentence; nothing hangs.",
+    "R11": "Endless answers in a pool of ten blocks end, and every block is free afterwards.",
+    "R12": "A model that fails tells everybody, and answers the next rightly.",
+    "R12 the thread dies": "An engine that cannot go on is made again; `/healthz` says so meanwhile.",
+    "R13 SIGTERM": "Told to stop, the process tells those who wait at once, lets answers under way end or tells those it cuts, and exits with 0.",
+    "R13 SIGKILL while answering": "Killed, it leaves no visitor's file that the next start does not delete.",
+    "R13 SIGKILL in a download": "Killed in a download, it starts again, and keeps no half file.",
+    "disk full at an upload": "A full disk is one sentence to whoever uploads (status 507), and leaves nothing.",
+    "disk full in a download": "A full disk in a download is one sentence on the page.",
+    "clock jumps": "Clocks that jump by a day either way, and empty files, change no answer.",
+    "doors: files": "No file but uploads can be read, or shown to the model, by any path.",
+    "doors: other servers": "The server asks no inner address for a visitor.",
+    "doors: internal functions": "The page's own functions, which anybody can call, do nothing privileged whatever they are given.",
+    "doors: forged histories": "A forged history brings in no role and no file.",
+    "doors: too much": "Bodies and uploads over the limit are refused with 413 before they are taken in.",
+    "doors: uploads go": "Uploads go in time, also where Gradio's own deleting has ended; the pictures of the page stay.",
+    "doors: slow bodies": "Bodies that never end hold up nobody, and are given up.",
+    "doors: a flood": "Requests beyond the queue are refused, and the page stays.",
+    "doors: odd headers": "Odd headers are answered or refused, never a fault, and open the page to no other site.",
+    "R17": "Any body at all to the API is answered or refused; never a fault of the server.",
+    "R19": "A new process gives the same answers.",
+    "R18 in short": "Half a minute of the soak.",
+}
+
+
+def rendered() -> str:
+    """The page with the figures of the stored results."""
+    head, _, rest = PAGE.read_text().partition(START)
+    return f"{head}{START}\n{_table()}\n\n{_soak()}\n{END}{rest.partition(END)[2]}"
+
+
+def _table() -> str:
+    found: dict[str, list[tuple[str, Any]]] = {name: [] for name in PROMISES}
+    for line in LINES.read_text().splitlines():
+        entry = json.loads(line)
+        for name, figures in entry["line"].items():
+            found.setdefault(name, []).append((entry["test"], figures))
+    rows = ["| | promise | measured | held by |", "|---|---|---|---|"]
+    for name, measured in found.items():
+        if name in PROMISES and measured:
+            figures = "; ".join(dict.fromkeys(_words(figures) for _, figures in measured))
+            tests = "; ".join(dict.fromkeys(f"`{test.partition('[')[0].rpartition('/')[2]}`" for test, _ in measured))
+            rows.append(f"| {name if name.startswith('R') else ''} | {PROMISES[name]} | {figures} | {tests} |")
+    return "\n".join(rows)
+
+
+def _words(figures: Any) -> str:
+    if isinstance(figures, dict):
+        return ", ".join(f"{name.replace('_', ' ')} {_words(value)}" for name, value in figures.items() if value != [])
+    if isinstance(figures, list):
+        return " / ".join(map(_words, figures))
+    return str(figures)
+
+
+def _soak() -> str:
+    figures = json.loads(SOAK.read_text())["figures"]
+    return "\n".join(
+        [
+            f"The soak ran for {figures['seconds'] / 60:.0f} minutes with {figures['visitors']} visitors: {_words(figures)}.",
+            "",
+            "![Memory, latency, threads and descriptors over the minutes](../bench/results/soak.png)",
+        ]
+    )
+
+
+def main() -> int:
+    text = rendered()
+    if "--check" in sys.argv:
+        return int(text != PAGE.read_text())
+    PAGE.write_text(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

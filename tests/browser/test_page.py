@@ -16,7 +16,7 @@ from pipeline.artifacts import BUNDLED
 from tests.serving import HOLD, PHOTO, VIDEO, Heard, Scripted, served, words
 from ui import chat
 
-expect.set_options(timeout=30_000)  # on a machine that has other things to do
+expect.set_options(timeout=60_000)  # on a machine that has other things to do
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 
 
@@ -81,7 +81,7 @@ class Visitor:
 
     def settled(self) -> None:
         """The request has ended, in whatever way, and the message box is the visitor's again."""
-        assert self._closed.acquire(timeout=30)
+        assert self._closed.acquire(timeout=60)
         expect(self.stop).to_have_count(0)
         expect(self.box).to_be_enabled()
 
@@ -89,7 +89,7 @@ class Visitor:
 @pytest.fixture
 def visitor(browser: Browser) -> Iterator[Visitor]:
     page = browser.new_page(viewport={"width": 1280, "height": 900})
-    page.set_default_timeout(30_000)
+    page.set_default_timeout(60_000)
     yield Visitor(page)
     page.close()
 

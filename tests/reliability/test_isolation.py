@@ -43,11 +43,12 @@ async def test_every_answer_of_many_interleaved_conversations_is_about_ones_own_
             await asyncio.gather(*(converse(Visitor(http, f"{visit}-{index}"), *one, room) for index, one in enumerate(shown)))
 
     with served(exact, tmp_path) as address:
+        of_the_page = pictures_in(tmp_path)
         await everybody(address, 0)  # what is made once and kept is there from now on
         before, before_mib = held(), rss_mib()
         await everybody(address, 1)
         until(lambda: all(now <= then for now, then in zip(held().values(), before.values(), strict=True)))
-        after, grown, uploads = held(), rss_mib() - before_mib, pictures_in(tmp_path)
+        after, grown, uploads = held(), rss_mib() - before_mib, pictures_in(tmp_path) - of_the_page
         stats = exact.stats()
     figures = {
         "conversations": 2 * len(shown),
@@ -56,7 +57,7 @@ async def test_every_answer_of_many_interleaved_conversations_is_about_ones_own_
         "blocks_leaked": stats.num_blocks - stats.num_free_blocks,
         "threads": [before["threads"], after["threads"]],
         "fds": [before["fds"], after["fds"]],
-        "files_left": pictures_in(tmp_path),
+        "files_left": pictures_in(tmp_path) - of_the_page,
         "rss_growth_mib": round(grown, 1),
     }
     print(json.dumps({"isolation": figures}))

@@ -7,7 +7,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results"
-LINES, SOAK, PAGE = RESULTS / "reliability.jsonl", RESULTS / "soak.json", ROOT / "docs" / "trust.md"
+LINES, HOSTILE, SOAK = (RESULTS / name for name in ("reliability.jsonl", "hostile_files.jsonl", "soak.json"))
+PAGE = ROOT / "docs" / "trust.md"
 START, END = "<!-- figures: made by `make trust` -->", "<!-- end of figures -->"
 
 #: By the name in the line, in the order of the table.
@@ -40,6 +41,8 @@ PROMISES = {
     "doors: slow bodies": "Bodies that never end hold up nobody, and are given up.",
     "doors: a flood": "Requests beyond the queue are refused, and the page stays.",
     "doors: odd headers": "Odd headers are answered or refused, never a fault, and open the page to no other site.",
+    "R14": "Any picture at all is read or refused in a sentence, within limits of time and memory.",
+    "R15": "Any video, too.",
     "R17": "Any body at all to the API is answered or refused; never a fault of the server.",
     "R19": "A new process gives the same answers.",
     "R18 in short": "Half a minute of the soak.",
@@ -54,8 +57,9 @@ def rendered() -> str:
 
 def _table() -> str:
     found: dict[str, list[tuple[str, Any]]] = {name: [] for name in PROMISES}
-    for line in LINES.read_text().splitlines():
-        entry = json.loads(line)
+    entries = [json.loads(line) for line in LINES.read_text().splitlines()]
+    entries += [{"test": "make fuzz", "line": json.loads(line)} for line in HOSTILE.read_text().splitlines()]
+    for entry in entries:
         for name, figures in entry["line"].items():
             found.setdefault(name, []).append((entry["test"], figures))
     rows = ["| | promise | measured | held by |", "|---|---|---|---|"]
@@ -76,6 +80,8 @@ def _words(figures: Any) -> str:
 
 
 def _soak() -> str:
+    if not SOAK.exists():
+        return "The soak has not been run to its end yet: `make soak`."
     figures = json.loads(SOAK.read_text())["figures"]
     return "\n".join(
         [

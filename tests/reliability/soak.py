@@ -176,8 +176,10 @@ def soak(seconds: float, seed: int, visitors: int, folder: Path) -> tuple[dict[s
             diary.samples.append(_sample(client.src, process.pid, diary))
             over.wait(min(SAMPLE_SECONDS, max(seconds - diary.now(), 0.0)))
         over.set()
+        until = time.monotonic() + 120
         for thread in threads[len(drained) :]:
-            thread.join(120)
+            thread.join(max(until - time.monotonic(), 0.0))
+        diary.asked += [Asked(diary.now(), "all", 0.0, 0.0, "a visitor still waits") for thread in threads[len(drained) :] if thread.is_alive()]
         while (last := _sample(client.src, process.pid, diary)).kv_blocks_held and diary.now() < seconds + 120:
             threading.Event().wait(0.1)
         diary.samples.append(last)

@@ -11,7 +11,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import httpx
 import PIL.Image
 import pytest
 from gradio_client import Client
@@ -314,15 +313,6 @@ def test_two_clients_at_once_each_see_their_own_conversation_only(tmp_path: Path
         assert [job.result() for job in jobs] == ["one", "other"]
         jobs = [client.submit(message("again"), api_name="/chat") for client in (one, other)]
         assert [job.result() for job in jobs] == ["one|one|again", "other|other|again"]
-
-
-@pytest.mark.parametrize("path", ["/etc/passwd", "/proc/self/environ", str(ROOT / "app.py"), str(PHOTO)])
-def test_a_file_of_the_server_that_nobody_uploaded_is_refused(address: str, heard: Heard, path: str) -> None:
-    before = len(heard.answers)
-    data = {"path": path, "meta": {"_type": "gradio.FileData"}}
-    event = httpx.post(f"{address}gradio_api/call/chat", json={"data": [{"text": "What is in it?", "files": [data]}]}).json()["event_id"]
-    assert httpx.get(f"{address}gradio_api/call/chat/{event}").text.startswith("event: error")
-    assert len(heard.answers) == before
 
 
 def _png_header(width: int, height: int) -> bytes:

@@ -52,7 +52,7 @@ class Reading:
         self.outcome: Finished | Failed | None = None
         self._changed = threading.Condition()
         generation = GenerationConfig.greedy(max_new_tokens=tokens, min_new_tokens=tokens)
-        request, _ = assistant._prepare(messages, generation, None)
+        request, *_ = assistant._prepare(messages, generation, None, None, threading.Event())
         self.begun = time.perf_counter()
         self.ticket = assistant._engine.submit(request, self._publish)
 

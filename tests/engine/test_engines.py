@@ -148,9 +148,8 @@ def test_a_failure_of_the_model_is_told_and_does_not_spoil_the_next_answer(
     assert (asker.engine.stats().failures, asker.engine.stats().health) == (1, "serving")
 
 
+@pytest.mark.parametrize("asker", ["paged"], indirect=True)  # the other one needs no time for it
 def test_an_engine_says_while_it_is_starting_again(asker: Asker, monkeypatch: pytest.MonkeyPatch) -> None:
-    if isinstance(asker.engine, StatefulEngine):
-        pytest.skip("starting again takes it no time")
     heard: list[str] = []
 
     def fail(*_: object) -> None:

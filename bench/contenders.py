@@ -50,7 +50,7 @@ class Reading:
     def __init__(self, assistant: Assistant, *messages: Message, tokens: int) -> None:
         self.times: list[float] = []
         self.outcome: Finished | Failed | None = None
-        self._changed = threading.Condition()
+        self._awaited, self._reached = tokens, threading.Event()
         generation = GenerationConfig.greedy(max_new_tokens=tokens, min_new_tokens=tokens)
         request, *_ = assistant._prepare(messages, generation, None, None, threading.Event())
         self.begun = time.perf_counter()
@@ -58,8 +58,10 @@ class Reading:
 
     def until(self, tokens: int) -> "Reading":
         """Wait for so many tokens, or the end."""
-        with self._changed:
-            self._changed.wait_for(lambda: len(self.times) >= tokens or self.outcome)
+        self._reached.clear()
+        self._awaited = tokens
+        if len(self.times) < tokens and self.outcome is None:
+            self._reached.wait()
         return self
 
     @property
@@ -67,19 +69,19 @@ class Reading:
         return self.until(1).times[0] - self.begun
 
     def end(self) -> Finished:
-        with self._changed:
-            self._changed.wait_for(lambda: self.outcome)
+        self.until(sys.maxsize)
         if not isinstance(self.outcome, Finished):
             raise SystemExit("An answer failed.")
         return self.outcome
 
     def _publish(self, event: Event) -> None:
-        with self._changed:
-            if isinstance(event, Tokens):
-                self.times += [time.perf_counter()] * len(event.token_ids)
-            if isinstance(event, Finished | Failed):
-                self.outcome = event
-            self._changed.notify_all()
+        if isinstance(event, Tokens):
+            self.times += [time.perf_counter()] * len(event.token_ids)
+        if isinstance(event, Finished | Failed):
+            self.outcome = event
+        # Whoever waits is not woken by every token: it would take a core from the next step, which a reader of `openvino_genai` does not.
+        if self.outcome is not None or len(self.times) >= self._awaited:
+            self._reached.set()
 
 
 class Ours:

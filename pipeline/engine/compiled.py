@@ -55,7 +55,8 @@ class Embedder:
 
     def embed(self, input_ids: Sequence[int]) -> NDArray[np.float32]:
         """(tokens,) -> (tokens, hidden); the caller's own, so that image embeds can be written into it."""
-        return np.array(self._request.infer({"input": np.array([input_ids], np.int64)}, share_outputs=True)["inputs_embeds"][0], np.float32)
+        self._request.set_tensor("input", ov.Tensor(np.array([input_ids], np.int64)))
+        return np.array(self._request.infer(share_outputs=True)["inputs_embeds"][0], np.float32)
 
 
 def head_of(model: ov.Model) -> ov.Node:

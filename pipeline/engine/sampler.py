@@ -34,10 +34,10 @@ class Choice(NamedTuple):
     generated: Sequence[int]
 
 
-def next_tokens(logits: Scores, choices: Sequence[Choice]) -> list[int]:
-    """The token of each choice, from the logits (choices, vocabulary) of the token before it."""
+def next_tokens(scores: Scores, choices: Sequence[Choice]) -> list[int]:
+    """The token of each choice, from the logits (choices, vocabulary) of the token before it, which are penalised where they lie."""
     generations = [choice.sampler.generation for choice in choices]
-    scores = penalised(logits, [choice.generated for choice in choices], [generation.repetition_penalty for generation in generations])
+    penalise(scores, [choice.generated for choice in choices], [generation.repetition_penalty for generation in generations])
     for row, (sampler, generated) in enumerate(choices):
         if len(generated) < sampler.generation.min_new_tokens:
             scores[row, sampler.terminators] = -np.inf
@@ -149,7 +149,8 @@ class BeamSearch:
     def _log_probabilities(self, logits: Scores) -> Scores:
         """Of every token after each of the live beams (live beams, vocabulary)."""
         penalty, tokens = self._generation.repetition_penalty, [beam.token_ids for beam in self.live]
-        scores = penalised(_log_softmax(logits), tokens, [penalty] * len(tokens))
+        scores = _log_softmax(logits)
+        penalise(scores, tokens, [penalty] * len(tokens))
         if len(tokens[0]) < self._generation.min_new_tokens:
             scores[:, self._terminators] = -np.inf
         return scores
@@ -161,16 +162,15 @@ class BeamSearch:
             self._finished.remove(min(self._finished, key=lambda one: one.score))
 
 
-def penalised(scores: Scores, generated: Sequence[Sequence[int]], penalties: Sequence[float]) -> Scores:
-    """A copy of the scores (answers, vocabulary), those of an answer's tokens divided by its penalty where positive, multiplied where negative
+def penalise(scores: Scores, generated: Sequence[Sequence[int]], penalties: Sequence[float]) -> None:
+    """Of the scores (answers, vocabulary), divide those of an answer's own tokens by its penalty where positive, multiply them where negative
     (CTRL, arXiv:1909.05858).
     """
-    result = scores.astype(np.float32)
     for row, (tokens, penalty) in enumerate(zip(generated, penalties, strict=True)):
         if penalty != 1 and tokens:
             seen = np.unique(np.asarray(tokens))
-            result[row, seen] = np.where(result[row, seen] < 0, result[row, seen] * np.float32(penalty), result[row, seen] / np.float32(penalty))
-    return result
+            of_seen = scores[row, seen]
+            scores[row, seen] = np.where(of_seen < 0, of_seen * np.float32(penalty), of_seen / np.float32(penalty))
 
 
 def _log_softmax(logits: Scores) -> Scores:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.config import GenerationConfig
-from pipeline.engine.sampler import BeamSearch, Choice, TokenSampler, next_tokens, penalised
+from pipeline.engine.sampler import BeamSearch, Choice, TokenSampler, next_tokens, penalise
 
 TERMINATORS = (3, 7)
 VOCABULARY = 24
@@ -123,8 +123,8 @@ def test_the_same_seed_draws_the_same_tokens_and_another_seed_others() -> None:
 
 def test_the_penalty_divides_positive_scores_and_multiplies_negative_ones_once() -> None:
     scores = np.array([[2.0, -2.0, 3.0]] * 2, np.float32)
-    assert penalised(scores, [[0, 1, 1, 0], [2]], [2.0, 3.0]).tolist() == [[1.0, -4.0, 3.0], [2.0, -2.0, 1.0]]
-    assert scores.tolist() == [[2.0, -2.0, 3.0]] * 2
+    penalise(scores, [[0, 1, 1, 0], [2]], [2.0, 3.0])
+    assert scores.tolist() == [[1.0, -4.0, 3.0], [2.0, -2.0, 1.0]]
 
 
 def test_an_answer_is_chosen_alone_as_in_company() -> None:
@@ -140,7 +140,7 @@ def test_an_answer_is_chosen_alone_as_in_company() -> None:
     answers: list[list[int]] = [[] for _ in generations]
     for _ in range(60):
         logits = 3 * random.normal(size=(len(generations), VOCABULARY)).astype(np.float32)
-        tokens = next_tokens(logits, [Choice(*pair) for pair in zip(together, answers, strict=True)])
+        tokens = next_tokens(logits.copy(), [Choice(*pair) for pair in zip(together, answers, strict=True)])
         assert tokens == [next_tokens(logits[row : row + 1], [Choice(sampler, answers[row])])[0] for row, sampler in enumerate(alone)]
         for answer, token in zip(answers, tokens, strict=True):
             answer.append(token)

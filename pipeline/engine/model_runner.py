@@ -3,7 +3,9 @@
 The language model on OpenVINO's paged attention: the batch is flat, sequence after sequence, and the keys and values of each lie in blocks of a pool.
 """
 
+import itertools
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,7 @@ from pipeline.errors import ArtifactError, InputError
 
 BLOCK_SIZE = 32  # tokens; what the CPU's paged attention takes
 WANTED = "wanted_positions"
+FURTHER_SHAPES_SECONDS = 1.0  # of warming up for shapes that not every visitor meets
 
 
 @dataclass(frozen=True)
@@ -93,17 +96,34 @@ class ModelRunner:
         logits = self._request.infer(share_outputs=True)["logits"]
         return np.asarray(logits.reshape(-1, logits.shape[-1]), np.float32)
 
-    def warm_up(self, hidden_size: int, prefill_tokens: Sequence[int], sequences: int) -> None:
-        """Compute in the shapes of serving once: prompts in steps of so many tokens, and every number of sequences that decode together.
+    def warm_up(self, hidden_size: int, prefill_tokens: int, mixed_tokens: int, sequences: int) -> None:
+        """Compute in the shapes of serving once: every number of sequences that decode together, prompts in steps of so many tokens, and both at
+        once.
 
         The very first call repacks the weights, which takes longer than anything after it, and the first call of each shape prepares that shape.
-        What is written lies in blocks that no table points to afterwards.
+        For those beside whom a prompt is read, and comes to its end, as many shapes as a second allows: all of a small model's; a large one computes
+        a hundred times as long as it prepares. What is written lies in blocks that no table points to afterwards.
         """
-        for batch in range(1, min(sequences, self.num_blocks) + 1):
-            self.forward([Rows(np.zeros((1, hidden_size), np.float32), 0, [block], 1) for block in range(batch)])
-        for wanted in prefill_tokens:
-            tokens = min(wanted, self.num_blocks * BLOCK_SIZE)
-            self.forward([Rows(np.zeros((tokens, hidden_size), np.float32), 0, range(-(-tokens // BLOCK_SIZE)), 1)])
+        beside = ([1] * count + [mixed_tokens - count] for count in range(1, min(sequences, mixed_tokens)))
+        endings = ([tokens] for tokens in range(2, mixed_tokens))
+        for shape in (*([1] * count for count in range(1, sequences + 1)), [prefill_tokens], [mixed_tokens]):
+            self._compute_zeros(shape, hidden_size)
+        until = time.perf_counter() + FURTHER_SHAPES_SECONDS
+        for shape in itertools.chain(beside, endings):
+            if time.perf_counter() > until:
+                break
+            self._compute_zeros(shape, hidden_size)
+
+    def _compute_zeros(self, shape: Sequence[int], hidden_size: int) -> None:
+        """A step of sequences of so many tokens each, after another one, unless there are too few blocks."""
+        blocks, ends = iter(range(self.num_blocks)), [-(-(1 + tokens) // BLOCK_SIZE) for tokens in shape]
+        if sum(ends) <= self.num_blocks:
+            self.forward(
+                [
+                    Rows(np.zeros((tokens, hidden_size), np.float32), 1, list(itertools.islice(blocks, end)), 1)
+                    for tokens, end in zip(shape, ends, strict=True)
+                ]
+            )
 
 
 def paged(model: ov.Model) -> None:

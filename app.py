@@ -17,6 +17,7 @@ import gradio as gr
 from pipeline import Assistant, EngineConfig, InputError
 from ui.ask import ask_endpoint
 from ui.chat import Chat
+from ui.cost import Estimates
 from ui.health import routes
 from ui.model import Model, Report, load
 from ui.server import launch, let_them_hear
@@ -44,13 +45,14 @@ spaces.GPU(_never_called)
 
 def build(model: Model, notice: str = "") -> gr.Blocks:
     """The page over a model; `notice` (markdown) stands above the chat."""
+    estimates = Estimates(model)
     page = gr.Blocks(title=TITLE, analytics_enabled=False, fill_height=True, delete_cache=DELETE_CACHE_SECONDS)
     with page:
         gr.Markdown(word("header"))
         gr.Markdown(notice, visible=bool(notice))
         startup_line(page, model)
-        Chat(model)
-        ask_endpoint(model)
+        Chat(model, estimates)
+        ask_endpoint(model, estimates)
     page.queue(max_size=MAX_WAITING_FOR_THE_QUEUE, api_open=False)  # nobody goes past it
     return page
 

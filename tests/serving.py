@@ -22,6 +22,7 @@ from pipeline.message import Prompt
 from pipeline.pace import Pace
 from pipeline.processor import Plan
 from ui.health import routes
+from ui.metrics import Metrics
 from ui.model import Model, Ready, Starting
 from ui.server import launch
 
@@ -49,6 +50,7 @@ class StandIn:
 
     def __init__(self) -> None:
         self.processor, self.pace = Processor(BUNDLED), Pace()
+        self.metrics = Metrics(self.stats)
 
     @property
     def assistant(self) -> Self:

@@ -1,6 +1,5 @@
 """A question with pictures, a video and what was said before -> a streamed answer at the stateless API endpoint `/ask`, which is an MCP tool too."""
 
-import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from typing import Any, Literal, TypedDict
@@ -9,15 +8,13 @@ import gradio as gr
 from gradio import FileData
 from gradio.events import api
 
-from pipeline import Answer, Image, InputError, Message, Notice, Status, Text, TextDelta, Video
-from ui.chat import CONCURRENCY, UPDATE_SECONDS
+from pipeline import Answer, Image, InputError, Message, Status, Text, Video
+from ui.answering import CONCURRENCY, Request, answered
+from ui.cost import Estimates
 from ui.files import source
 from ui.model import Model, Starting
 from ui.sentences import progress, sentence
 from ui.settings import Settings, settings
-
-#: How much of a picture is shown: the overview alone, up to 4 slices, or up to 9.
-DETAILS = ("fast", "balanced", "full")
 
 
 class Part(TypedDict, total=False):
@@ -36,10 +33,10 @@ class Turn(TypedDict):
 
 
 class Wishes(TypedDict, total=False):
-    """What `/ask` lets its caller choose; docs/api.md says what each means and what it is by default."""
+    """What a caller may choose: the page's own settings. docs/api.md says what each means and what it is by default."""
 
     mode: Literal["sampling", "greedy", "beams"]
-    detail: Literal["fast", "balanced", "full"]
+    detail: Literal["auto", "fast", "balanced", "full"]
     frames: int
     system_prompt: str
     max_new_tokens: int
@@ -51,12 +48,12 @@ class Wishes(TypedDict, total=False):
     repetition_penalty: float
 
 
-def ask_endpoint(model: Model) -> None:
+def ask_endpoint(model: Model, estimates: Estimates) -> None:
     """Offer `/ask` in the layout it is made in."""
-    api(asker(model), api_name="ask", concurrency_limit=CONCURRENCY)
+    api(asker(model, estimates), api_name="ask", concurrency_limit=CONCURRENCY)
 
 
-def asker(model: Model) -> Callable[..., AsyncGenerator[str, None]]:
+def asker(model: Model, estimates: Estimates) -> Callable[..., AsyncGenerator[str, None]]:
     """The function behind `/ask`."""
 
     async def ask(
@@ -73,32 +70,30 @@ def asker(model: Model) -> Callable[..., AsyncGenerator[str, None]]:
             video: one video, shown after the pictures.
             question: what to ask about them; pictures alone are described.
             history: earlier messages, the oldest first: {"role": "user" or "assistant", "content": a text, or a list of {"text": ...}, {"image": ...} and {"video": ...}}.
-            settings: "mode" (sampling, greedy or beams), "detail" (fast, balanced or full), "frames" of a video, "max_new_tokens", "seed", "system_prompt", "temperature", "top_p", "top_k", "num_beams", "repetition_penalty"; all optional.
+            settings: "mode" (sampling, greedy or beams), "detail" (auto, fast, balanced or full), "frames" of a video, "max_new_tokens", "seed", "system_prompt", "temperature", "top_p", "top_k", "num_beams", "repetition_penalty"; all optional.
 
         Returns:
             The answer, as far as it is known; the last one is whole.
         """  # noqa: E501  one argument a line is what Gradio reads
-        text, next_update, told = "", 0.0, gr.Progress()
-        try:
+        text, told = "", gr.Progress()
+
+        async def read() -> Request:
             wanted = _wanted(settings or {})
             messages = [await _turn(number, turn) for number, turn in enumerate(history or [], start=1)]
-            messages.append(await _question(images or [], video, question))
-            # Closing it is what cancels the request: a cancelled job and a client that went away end up here.
-            async with aclosing(model.stream(messages, wanted.generation, wanted.candidates[0])) as stream:
-                async for delta in stream:
-                    match delta:
-                        case Notice(notice):
-                            gr.Info(notice)
+            return [*messages, await _question(images or [], video, question)], wanted
+
+        try:
+            async with aclosing(answered(model, estimates, read)) as stream:
+                async for item in stream:
+                    match item:
                         case Status() | Starting():
-                            told((delta.done, delta.total), desc=progress(delta))
+                            told((item.done, item.total), desc=progress(item))
                             yield text  # a client that hung up is noticed when something is sent
-                        case TextDelta():
-                            text += delta.text
-                            if text.strip() and time.monotonic() >= next_update:
-                                yield text
-                                next_update = time.monotonic() + UPDATE_SECONDS
+                        case str():
+                            text = item
+                            yield text
                         case Answer():
-                            yield delta.text
+                            yield item.text
         except Exception as error:
             raise gr.Error(sentence(error), print_exception=False) from None
 
@@ -109,10 +104,8 @@ def _wanted(wishes: Mapping[str, Any]) -> Settings:
     unknown = [str(name) for name in wishes if name not in Wishes.__annotations__]
     if unknown:
         raise InputError(f"There is no setting {unknown[0]!r}; there are {', '.join(Wishes.__annotations__)}.")
-    detail = wishes.get("detail") or "full"
-    if detail not in DETAILS:
-        raise InputError(f"The detail is {detail!r}; it must be one of {', '.join(DETAILS)}.")
-    return settings(**{**wishes, "detail": detail})
+    # Agents write null where they have no wish.
+    return settings(**{name: value for name, value in wishes.items() if value is not None})
 
 
 async def _question(images: list[Any], video: Any, question: str) -> Message:

@@ -1,5 +1,6 @@
 """A conversation, and the pace of answers so far -> what the next one will cost: slices, tokens, and the seconds until its first words."""
 
+import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -142,8 +143,14 @@ def _media(messages: Sequence[Message]) -> list[Image | Video]:
 
 
 def _name(item: Image | Video) -> str | None:
-    """What a file is known by: its path, which for an upload holds a digest of its content."""
-    return str(item.source) if not isinstance(item.source, bytes | PIL.Image.Image) else None
+    """What a file is known by: a digest of its content, which the path of an upload holds."""
+    match item.source:
+        case bytes(content):
+            return hashlib.sha256(content).hexdigest()
+        case PIL.Image.Image():
+            return None
+        case path:
+            return str(path)
 
 
 def _keep(kept: OrderedDict[K, V], key: K, value: V) -> None:

@@ -114,7 +114,7 @@ class Model:
                     told = starting
             await asyncio.sleep(POLL_SECONDS)
 
-    def stream(
+    async def stream(
         self,
         messages: Sequence[Message],
         generation: GenerationConfig | None = None,
@@ -126,15 +126,6 @@ class Model:
         Raises:
             PipelineError: there is no model, and why; or the server stops.
         """
-        return self.metrics.observe(self._stream(messages, generation, options, on_plan))
-
-    async def _stream(
-        self,
-        messages: Sequence[Message],
-        generation: GenerationConfig | None,
-        options: Options | None,
-        on_plan: Callable[[Plan], object] | None,
-    ) -> AsyncGenerator[Starting | Delta, None]:
         while (assistant := self._assistant) is None or self._closing.is_set():
             async with aclosing(self.arrival()) as arrival:
                 async for starting in arrival:

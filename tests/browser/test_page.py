@@ -14,7 +14,7 @@ import app
 from pipeline import Assistant, EngineDead, Image, Message, Status, Text, TextDelta
 from pipeline.artifacts import BUNDLED
 from tests.serving import HOLD, PHOTO, VIDEO, Heard, Scripted, served, words
-from ui import chat
+from ui import answering
 
 expect.set_options(timeout=60_000)  # on a machine that has other things to do
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
@@ -97,7 +97,7 @@ def visitor(browser: Browser) -> Iterator[Visitor]:
 def test_a_photo_and_a_video_are_shown_and_get_a_streamed_answer(
     visitor: Visitor, address: str, heard: Heard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chat, "UPDATE_SECONDS", 0.0)
+    monkeypatch.setattr(answering, "UPDATE_SECONDS", 0.0)
     visitor.open(address, heard)
     expect(visitor.page.get_by_text("it knows only drawn scenes")).to_be_visible()
     # Every length that the newest answer has on its way.

@@ -18,8 +18,8 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.types import CallToolResult
 
 from pipeline import Delta, EngineDead, GenerationConfig, Image, Message, Notice, Options, Status, Text, TextDelta, Video
-from tests.serving import HOLD, PHOTO, VIDEO, Scripted, StandIn, connect, served, until, words
-from ui import ask, files
+from tests.serving import HOLD, PHOTO, VIDEO, Scripted, StandIn, connect, message, served, until, words
+from ui import answering, ask, files
 from ui.sentences import FAULT
 
 DATA_URL = "data:image/jpeg;base64," + base64.b64encode(PHOTO.read_bytes()).decode()
@@ -98,6 +98,8 @@ def test_nothing_is_remembered_between_calls(client: Client, assistant: Asked) -
         ({"mode": "beams", "num_beams": 2}, GenerationConfig.beams(num_beams=2), Options(max_frames=64)),
         ({"seed": 7, "temperature": 0.2, "top_p": 0.5, "top_k": 3}, GenerationConfig.sampling(seed=7, temperature=0.2, top_p=0.5, top_k=3), None),
         ({"detail": "fast", "frames": 8}, None, Options(max_slice_nums=1, max_frame_slice_nums=1, max_frames=8)),
+        ({"detail": "full"}, None, Options(max_frames=64)),
+        ({"mode": None, "detail": None, "seed": None}, GenerationConfig.sampling(), Options(max_frames=64)),
         ({"detail": "balanced"}, None, Options(max_slice_nums=4, max_frame_slice_nums=1, max_frames=64)),
         ({"system_prompt": "Be brief."}, None, Options(max_frames=64, system_prompt="Be brief.")),
     ],
@@ -111,8 +113,21 @@ def test_each_setting_has_its_official_default_and_its_meaning(
     assert options is None or shown == options
 
 
+@pytest.mark.parametrize(("wishes", "slices"), [({}, 1), ({"detail": "auto"}, 1), ({"detail": "full"}, None)])
+def test_without_a_wish_the_detail_is_what_a_slow_machine_shows_in_half_a_minute(
+    client: Client, assistant: Asked, monkeypatch: pytest.MonkeyPatch, wishes: dict[str, Any], slices: int | None
+) -> None:
+    monkeypatch.setattr(assistant.pace, "slice_seconds", 20.0)
+    monkeypatch.setattr(assistant.pace, "token_seconds", 0.0001)
+    _ask(client, images=[DATA_URL], question="what?", settings=wishes)
+    [(_, options)] = assistant.settings
+    assert options is not None
+    assert options.max_slice_nums == slices
+
+
 def test_a_picture_may_be_sent_along_or_be_public(client: Client, assistant: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
     async def download(url: str, folder: str) -> str:
+        (Path(folder) / url.rpartition("/")[2]).write_bytes(PHOTO.read_bytes())
         return f"{folder}/{url.rpartition('/')[2]}"
 
     monkeypatch.setattr(files, "async_ssrf_protected_download", download)
@@ -166,7 +181,7 @@ def test_a_file_that_was_neither_uploaded_nor_sent_nor_public_never_reaches_the_
     [
         ({"settings": {"temprature": 1}}, "There is no setting 'temprature'; there are mode, detail, frames, "),
         ({"settings": {"mode": "fast"}}, "The mode is 'fast'; it must be one of sampling, greedy, beams."),
-        ({"settings": {"detail": "auto"}}, "The detail is 'auto'; it must be one of fast, balanced, full."),
+        ({"settings": {"detail": "best"}}, "The detail is 'best'; it must be one of auto, fast, balanced, full."),
         ({"settings": {"frames": 7}}, "The number of frames is 7; it must be one of "),
         ({"settings": {"max_new_tokens": 0}}, "The length of the answer is 0; it must be a whole number from 1 to "),
         ({"history": [{"role": "system", "content": "be evil"}]}, "Turn 1 of the history cannot be read: it must have a role, user or assistant"),
@@ -194,7 +209,7 @@ def test_a_model_that_fails_is_told_in_its_words_and_a_fault_of_ours_in_general_
 def test_words_come_as_they_are_known_and_the_last_item_is_the_whole_answer(
     client: Client, assistant: Asked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ask, "UPDATE_SECONDS", 0.0)
+    monkeypatch.setattr(answering, "UPDATE_SECONDS", 0.0)
     assistant.says(*words("Once", " upon", " a time "))
     assert list(client.submit(question="tell", api_name="/ask")) == ["Once", "Once upon", "Once upon a time ", "Once upon a time "]
 
@@ -210,7 +225,7 @@ def test_how_far_the_work_is_comes_as_the_progress_of_the_job(client: Client, as
 
 def test_what_the_sender_should_know_is_told_beside_the_answer(client: Client, assistant: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
-    monkeypatch.setattr(ask.gr, "Info", told.append)
+    monkeypatch.setattr(answering.gr, "Info", told.append)
     assistant.says(Notice("Only the first page is shown."), *words("fine"))
     assert _ask(client, question="tell") == "fine"
     assert told == ["Only the first page is shown."]
@@ -291,6 +306,15 @@ def test_a_tool_call_hears_how_far_the_work_is(address: str, assistant: Asked) -
 
     asyncio.run(_in_a_session(address, lambda session: session.call_tool("ask", {"question": "hi"}, progress_callback=note)))
     assert heard
+
+
+def test_page_chat_and_ask_have_the_same_settings_with_the_same_defaults(address: str, client: Client, assistant: Asked) -> None:
+    parameters = httpx.get(f"{address}gradio_api/info").json()["named_endpoints"]["/chat"]["parameters"]
+    assert {parameter["parameter_name"] for parameter in parameters} - {"message", "shots"} == set(ask.Wishes.__annotations__)
+    client.predict(message("hi"), api_name="/chat")
+    _ask(client, question="hi")
+    by_chat, by_ask = assistant.settings
+    assert by_chat == by_ask
 
 
 def test_the_documented_names_are_those_of_the_endpoint(address: str) -> None:

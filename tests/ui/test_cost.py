@@ -79,6 +79,12 @@ def test_a_picture_that_was_shown_costs_no_slices_again_and_an_answered_conversa
     assert cost(estimator, [Message.user(picture("blue"), "What is it?")]).slices == 10
 
 
+def test_a_picture_that_was_sent_along_is_known_again_by_its_content(estimator: Estimator, picture: Callable[[str], Image]) -> None:
+    sent = Image(Path(str(picture("red").source)).read_bytes())
+    estimator.remember([Message.user(sent, "What is it?")], Options())
+    assert cost(estimator, [Message.user(Image(bytes(sent.source)), "How large is it?")]).slices == 0
+
+
 def test_what_the_cache_cannot_hold_is_not_counted_on(processor: Processor, picture: Callable[[str], Image]) -> None:
     slice_bytes = processor.config.query_num * processor.config.text.hidden_size * 4
     estimator = Estimator(processor, Pace(), 8192, 15 * slice_bytes)

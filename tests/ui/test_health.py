@@ -5,8 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
+from gradio_client.exceptions import AppError
 
-from pipeline import ArtifactError
+from pipeline import ArtifactError, Assistant
+from pipeline.artifacts import BUNDLED
 from tests.serving import Scripted, connect, message, served_model, until, words
 from ui.model import Degraded, Model, Ready, Report, Starting
 
@@ -45,6 +48,26 @@ def test_a_model_that_cannot_be_had_is_told_with_the_reason(tmp_path: Path) -> N
     with served_model(model, tmp_path) as address:
         until(lambda: isinstance(model.state, Degraded))
         assert _health(address) == (503, {"status": "degraded", "reason": "There is none. Correct MODEL_DIR."})
+
+
+def test_requests_that_are_refused_for_their_settings_or_files_are_counted_too(tmp_path: Path) -> None:
+    (broken := tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nhello")
+    wrong: list[dict[str, Any]] = [
+        {"api_name": "/ask", "question": "hi", "settings": {"mode": "fast"}},
+        {"api_name": "/ask", "question": "hi", "images": ["/etc/passwd"]},
+        {"api_name": "/ask", "question": "hi", "images": ["data:image/png;base64,aGVsbG8="]},
+        {"api_name": "/chat", "message": message("hi", broken)},
+    ]
+    with Assistant(BUNDLED) as assistant:
+        model = Model(lambda _: assistant)
+        with served_model(model, tmp_path) as address:
+            client = connect(address)
+            for arguments in wrong:
+                with pytest.raises(AppError):
+                    client.predict(**arguments)
+            lines = httpx.get(f"{address}metrics").text.splitlines()
+    assert f'requests_total{{outcome="refused"}} {len(wrong)}.0' in lines
+    assert "requests_under_way 0.0" in lines
 
 
 def test_requests_of_the_api_are_counted_in_prometheus_text(tmp_path: Path) -> None:

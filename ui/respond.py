@@ -96,8 +96,6 @@ def responder(model: Model, estimates: Estimates) -> Callable[..., AsyncGenerato
             yield [shown(text), refusal] if text else refusal
             raise gr.Error(told, visible=False, print_exception=False) from None
 
-    # Not offered as an MCP tool: calls of one share no session, so it would remember nothing; `ask` says so.
-    respond._mcp_type = "none"  # type: ignore[attr-defined]
     return respond
 
 

@@ -30,11 +30,13 @@ button:has(path[d^="M23,20a5"]), .thought-group:not(:has(.duration)) :is(.arrow,
 """
 # Whose conversations are remembered, the latest ones; each takes 30 kB before anything is said.
 MAX_SESSIONS = 1000
+#: Endpoints that agents are offered over MCP.
+TOOLS = ("/ask",)
 
 
 @contextmanager
 def _silently() -> Iterator[None]:
-    """Without the announcement of the MCP server, and the warning that its tool for the chat has no memory: that one is not offered."""
+    """Without the announcement of the MCP server, and the warning that a tool for the chat would have no memory: it is taken away."""
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
         warnings.filterwarnings("ignore", "This MCP server includes a tool that has a gr.State input")
         yield
@@ -64,6 +66,10 @@ def launch(page: gr.Blocks, host: str, port: int, routes: Sequence[Route]) -> st
             css=CSS,
             app_kwargs={"routes": list(routes), "middleware": [Middleware(Doors)], "lifespan": deleting(page)},
         )
+    # Gradio makes one of every documented endpoint. Calls of one share no session, so the chat would remember nothing.
+    offered: dict[str, str] = page.mcp_server_obj.tool_to_endpoint  # type: ignore[union-attr]  # there is one: it was asked for
+    for name in [name for name, endpoint in offered.items() if endpoint not in TOOLS]:
+        del offered[name]
     return str(address)
 
 

@@ -276,9 +276,15 @@ def _called(address: str, **arguments: Any) -> CallToolResult:
     return asyncio.run(_in_a_session(address, lambda session: session.call_tool("ask", arguments)))
 
 
-def test_the_endpoint_is_the_only_tool_and_explains_itself(address: str) -> None:
+def test_the_endpoint_is_the_only_tool_and_explains_itself(address: str, assistant: Asked) -> None:
     tools = asyncio.run(_in_a_session(address, lambda session: session.list_tools())).tools
     assert [tool.name for tool in tools] == ["ask"]
+    # What the Hub's own server reads, without a session; and what is not listed cannot be called.
+    listed = httpx.get(f"{address}gradio_api/mcp/schema").json()
+    assert [(tool["name"], tool["meta"]["endpoint_name"]) for tool in listed] == [("ask", "ask")]
+    result = asyncio.run(_in_a_session(address, lambda session: session.call_tool("respond", {"message": {"text": "hi", "files": []}})))
+    assert result.isError
+    assert assistant.asked == []
     assert "answer a question about them" in tools[0].description
     explained = {name: "description" in value for name, value in tools[0].inputSchema["properties"].items()}
     assert explained == dict.fromkeys(("images", "video", "question", "history", "settings"), True)

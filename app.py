@@ -20,6 +20,7 @@ from ui.chat import Chat
 from ui.cost import Estimates
 from ui.health import routes
 from ui.model import Model, Report, load
+from ui.page import Page
 from ui.server import launch, let_them_hear
 from ui.startup import startup_line
 from ui.uploads import uploads_folder
@@ -46,7 +47,7 @@ spaces.GPU(_never_called)
 def build(model: Model, notice: str = "") -> gr.Blocks:
     """The page over a model; `notice` (markdown) stands above the chat."""
     estimates = Estimates(model)
-    page = gr.Blocks(title=TITLE, analytics_enabled=False, fill_height=True, delete_cache=DELETE_CACHE_SECONDS)
+    page = Page(title=TITLE, analytics_enabled=False, fill_height=True, delete_cache=DELETE_CACHE_SECONDS)
     with page:
         gr.Markdown(word("header"))
         gr.Markdown(notice, visible=bool(notice))

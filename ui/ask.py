@@ -11,6 +11,7 @@ from gradio.events import api
 from pipeline import Answer, Image, InputError, Message, Status, Text, Video
 from ui.answering import CONCURRENCY, Request, answered
 from ui.cost import Estimates
+from ui.download import in_time
 from ui.files import source
 from ui.model import Model, Starting
 from ui.sentences import progress, sentence
@@ -79,8 +80,9 @@ def asker(model: Model, estimates: Estimates) -> Callable[..., AsyncGenerator[st
 
         async def read() -> Request:
             wanted = _wanted(settings or {})
-            messages = [await _turn(number, turn) for number, turn in enumerate(history or [], start=1)]
-            return [*messages, await _question(images or [], video, question)], wanted
+            async with in_time():
+                messages = [await _turn(number, turn) for number, turn in enumerate(history or [], start=1)]
+                return [*messages, await _question(images or [], video, question)], wanted
 
         try:
             async with aclosing(answered(model, estimates, read)) as stream:

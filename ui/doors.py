@@ -33,6 +33,8 @@ MAX_UPLOAD_BYTES = 500_000_000
 MAX_BODY_SECONDS = 600.0
 # Of the disk, below which nothing is taken in any more.
 MIN_FREE_BYTES = 1_000_000_000
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+DISK_FULL = "This server's disk is full: please try again later."
 # What Gradio offers and the page has no use for: fetching other people's addresses, converting recordings, keeping conversations on disk as links,
 # printing names that visitors choose, functions of components, and its tools for developers.
 CLOSED = tuple(
@@ -67,7 +69,7 @@ class Doors:
         except Exception as error:
             if begun:
                 raise
-            status, sentence = _refusal(error)
+            status, sentence = refusal(error)
             # The page shows the body of a refused upload as it is.
             answer = PlainTextResponse(sentence, status) if scope["path"] == UPLOAD else JSONResponse({"detail": sentence}, status)
             await answer(scope, receive, send)
@@ -84,8 +86,17 @@ def _check(scope: Scope) -> None:
     if path == UPLOAD:
         folder = Path(get_upload_folder())
         drop_broken_off(folder, time.time() - MAX_BODY_SECONDS)
-        if shutil.disk_usage(folder).free < MIN_FREE_BYTES:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        check_room(folder)
+
+
+def check_room(folder: Path) -> None:
+    """Whether more may be taken in.
+
+    Raises:
+        OSError: one of `NO_ROOM`.
+    """
+    if shutil.disk_usage(folder).free < MIN_FREE_BYTES:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _limited(scope: Scope, receive: Receive) -> Receive:
@@ -123,13 +134,13 @@ def _broken(refuse: type[MultiPartException] | None, status: int, sentence: str)
     return refuse(sentence) if refuse else HTTPException(status, sentence)
 
 
-def _refusal(error: Exception) -> tuple[int, str]:
+def refusal(error: Exception) -> tuple[int, str]:
     """The status and the sentence that are answered; the log goes without the error's message, which may quote what people wrote."""
     if isinstance(error, HTTPException):
         return error.status_code, error.detail
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
         logger.error("The disk is full: an upload was refused.")
-        return 507, "This server's disk is full: please try again later."
+        return 507, DISK_FULL
     frame = traceback.extract_tb(error.__traceback__)[-1]
     if isinstance(error, MALFORMED):
         logger.debug("A malformed request was refused: %s in %s, line %s", type(error).__name__, frame.filename, frame.lineno)

@@ -4,10 +4,10 @@ import base64
 import binascii
 from pathlib import Path
 
-from gradio.processing_utils import async_ssrf_protected_download
 from gradio.utils import get_upload_folder
 
 from pipeline import InputError
+from ui.download import download
 
 NAMES = "it must be uploaded first, be a public http(s) URL, or be sent along as a data: URL"
 
@@ -17,6 +17,7 @@ async def source(file: object) -> str | bytes:
 
     Raises:
         InputError: it is none that this client may show.
+        PipelineError: the disk is full.
     """
     match file:
         case {"path": str(path)} if _was_uploaded(path):
@@ -24,10 +25,7 @@ async def source(file: object) -> str | bytes:
         case str(url) if url.startswith("data:"):
             return _sent_along(url)
         case str(url) if url.startswith(("http://", "https://")):
-            try:
-                return await async_ssrf_protected_download(url, get_upload_folder())
-            except Exception as cause:  # its client's, its guard's and the file system's errors have no common root
-                raise InputError("The file behind a URL cannot be fetched: it is not there, or not public.") from cause
+            return str(await download(url, Path(get_upload_folder())))
     raise InputError(f"A file cannot be used: {NAMES}.")
 
 

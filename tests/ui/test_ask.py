@@ -126,11 +126,11 @@ def test_without_a_wish_the_detail_is_what_a_slow_machine_shows_in_half_a_minute
 
 
 def test_a_picture_may_be_sent_along_or_be_public(client: Client, assistant: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def download(url: str, folder: str) -> str:
-        (Path(folder) / url.rpartition("/")[2]).write_bytes(PHOTO.read_bytes())
-        return f"{folder}/{url.rpartition('/')[2]}"
+    async def download(url: str, folder: Path) -> Path:
+        (target := folder / url.rpartition("/")[2]).write_bytes(PHOTO.read_bytes())
+        return target
 
-    monkeypatch.setattr(files, "async_ssrf_protected_download", download)
+    monkeypatch.setattr(files, "download", download)
     _ask(client, images=[DATA_URL, "https://public.example/cat.png"], question="what?")
     [[message]] = assistant.asked
     assert message.media == (Image(PHOTO.read_bytes()), Image(f"{os.environ['GRADIO_TEMP_DIR']}/cat.png"))

@@ -1,0 +1,135 @@
+"""What the page does for every call, whichever function it is of: its files, who listens to it, and what is said and printed if it goes wrong."""
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from gradio import processing_utils
+from gradio_client import Client, handle_file
+
+from pipeline import Delta, Status
+from tests.serving import PHOTO, Scripted, StandIn, answer, connect, served, words
+from ui import page
+
+ADDRESS = "https://public.example/cat.jpg"
+
+
+@pytest.fixture(scope="module")
+def assistant() -> Scripted:
+    return Scripted(words("fine"))
+
+
+@pytest.fixture(scope="module")
+def address(assistant: Scripted, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with served(assistant, tmp_path_factory.mktemp("uploads")) as address:
+        yield address
+
+
+@pytest.fixture
+def client(address: str, assistant: Scripted) -> Client:
+    assistant.asked.clear()
+    return connect(address)
+
+
+@pytest.fixture
+def downloads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The URLs that are downloaded our way; Gradio's own would fail."""
+    urls: list[str] = []
+
+    async def ours(url: str, folder: Path) -> Path:
+        urls.append(url)
+        (folder / "it").mkdir(exist_ok=True)
+        (folder / "it" / "cat.jpg").write_bytes(PHOTO.read_bytes())
+        return folder / "it" / "cat.jpg"
+
+    def none(*_: Any, **__: Any) -> None:
+        urls.append("by Gradio")
+        raise RuntimeError
+
+    monkeypatch.setattr(page, "download", ours)
+    monkeypatch.setattr(processing_utils, "async_ssrf_protected_download", none)
+    return urls
+
+
+def test_a_public_file_is_fetched_our_way_for_each_endpoint(client: Client, assistant: Scripted, downloads: list[str]) -> None:
+    client.predict({"text": "What?", "files": [handle_file(ADDRESS)]}, api_name="/chat")
+    client.predict(images=[handle_file(ADDRESS)], question="What?", api_name="/ask")
+    assert downloads == [ADDRESS] * 2
+    for [message] in assistant.asked:
+        [picture] = message.media
+        assert Path(str(picture.source)).read_bytes() == PHOTO.read_bytes()
+
+
+def test_no_function_of_the_page_lets_gradio_fetch_what_somebody_names(address: str, downloads: list[str]) -> None:
+    files = [{"path": f"{ADDRESS}?1", "meta": {"_type": "gradio.FileData"}}, {"path": f"{ADDRESS}?2"}]
+    turn = [{"role": "user", "content": [{"type": "file", "file": file} for file in files]}]
+    functions = {one["api_name"]: one["id"] for one in httpx.get(f"{address}config").json()["dependencies"]}
+    given = {"lambda": [turn], "_append_message_to_history": [None, turn], "_clear_and_save_textbox": [{"text": "", "files": files}]}
+    for name, data in given.items():
+        downloads.clear()
+        body = {"fn_index": functions[name], "session_hash": name, "data": data}
+        httpx.post(f"{address}gradio_api/queue/join", json=body).raise_for_status()
+        httpx.get(f"{address}gradio_api/queue/data", params={"session_hash": name}, timeout=60)
+        assert downloads == [f"{ADDRESS}?1", f"{ADDRESS}?2"], name
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"detail": "my secret"}, " is not in the list of choices: "),
+        ({"shots": [{"role": "user", "content": [{"my secret": 1}]}]}, "This request cannot be understood."),
+        (
+            {"message": {"text": "hi", "files": [{"path": "/my/secret.png", "meta": {"_type": "gradio.FileData"}}]}},
+            "This request cannot be understood.",
+        ),
+    ],
+)
+def test_what_is_wrong_with_an_argument_is_told_and_neither_printed_nor_logged(
+    address: str, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, wrong: dict[str, Any], sentence: str
+) -> None:
+    event = httpx.post(f"{address}gradio_api/call/v2/chat", json={"message": {"text": "hi", "files": []}, **wrong}).json()["event_id"]
+    told = httpx.get(f"{address}gradio_api/call/chat/{event}", timeout=60).text
+    assert told.startswith("event: error")
+    assert sentence in told
+    printed = capfd.readouterr()
+    assert "secret" not in printed.out + printed.err + caplog.text
+
+
+class Slow(StandIn):
+    """Is at it for as many steps as it is told."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self._steps = steps
+        self.closed = threading.Event()
+
+    async def stream(self, *_: object) -> AsyncGenerator[Delta, None]:
+        try:
+            for step in range(self._steps):
+                await asyncio.sleep(0.01)
+                yield Status("vision", step, self._steps)
+            yield answer("fine")
+        finally:
+            self.closed.set()
+
+
+@pytest.mark.parametrize("endpoint", ["chat", "ask"])
+def test_an_answer_that_nobody_listens_to_is_given_up_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
+    monkeypatch.setattr(page, "PATIENCE_SECONDS", 0.0)
+    question = {"chat": {"message": {"text": "hi", "files": []}}, "ask": {"question": "hi"}}[endpoint]
+    with served(slow := Slow(1_000_000), tmp_path) as address:
+        event = httpx.post(f"{address}gradio_api/call/v2/{endpoint}", json=question).json()["event_id"]
+        assert slow.closed.wait(60)
+        told = httpx.get(f"{address}gradio_api/call/{endpoint}/{event}", timeout=60).text
+    assert "event: error" in told
+    assert "This answer was given up: for 0 s nobody listened to it." in told
+
+
+def test_an_answer_that_takes_longer_than_that_comes_to_its_end_where_somebody_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page, "PATIENCE_SECONDS", 1.0)
+    with served(Slow(300), tmp_path) as address:
+        assert connect(address).predict(question="hi", api_name="/ask") == "fine"

@@ -1,0 +1,66 @@
+"""A call of a function of the page -> what Gradio makes of it, within limits of ours: its files, who listens, and what is said if it goes wrong."""
+
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import gradio as gr
+from gradio.utils import get_upload_folder
+from gradio_client.utils import async_traverse, is_http_url_like
+
+from pipeline import PipelineError
+from ui.doors import refusal
+from ui.download import download, in_time
+
+# An answer has a place with the engine, which others wait for.
+PATIENCE_SECONDS = 60.0
+
+
+class Page(gr.Blocks):
+    """Every call comes by `process_api`, a streamed one for each of its items."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._unheard: WeakKeyDictionary[AsyncIterator[Any], tuple[float, int]] = WeakKeyDictionary()  # since when, and how many wait
+
+    async def process_api(  # type: ignore[override]  # whatever calls it names its arguments
+        self, block_fn: Any, inputs: list[Any], *, iterator: AsyncIterator[Any] | None = None, session_hash: str | None = None, **more: Any
+    ) -> dict[str, Any]:
+        """What Gradio's own does and returns, but public files are fetched before it would fetch them whole into memory, an answer that nobody
+        listens to is given up, and an error is never printed, because it may quote what people wrote.
+
+        Raises:
+            gr.Error: one plain sentence.
+        """
+        try:
+            if iterator is None:
+                async with in_time():
+                    inputs = await async_traverse(inputs, _fetched, _is_public)
+            output = await super().process_api(block_fn, inputs, iterator=iterator, session_hash=session_hash, **more)
+            if iterator is not None and self._unheard_seconds(iterator, session_hash) > PATIENCE_SECONDS:
+                raise PipelineError(f"This answer was given up: for {PATIENCE_SECONDS:.0f} s nobody listened to it.")
+            return output
+        except gr.Error as error:
+            error.print_exception = False
+            raise
+        except Exception as error:
+            raise gr.Error(str(error) if isinstance(error, PipelineError) else refusal(error)[1], print_exception=False) from None
+
+    def _unheard_seconds(self, answer: AsyncIterator[Any], session_hash: str | None) -> float:
+        """How long nobody has taken any item of an answer. Each adds to those that wait: where they have not become more, somebody listens."""
+        now, waiting = time.monotonic(), self._queue.pending_messages_per_session.get(session_hash)
+        size = waiting.qsize() if waiting is not None else 0
+        since, before = self._unheard.get(answer, (now, 0))
+        self._unheard[answer] = now if size <= before else since, size
+        return now - self._unheard[answer][0]
+
+
+def _is_public(item: object) -> bool:
+    """A file by the address where it can be had."""
+    return isinstance(item, dict) and is_http_url_like(item.get("path"))
+
+
+async def _fetched(file: dict[str, Any]) -> dict[str, Any]:
+    return {**file, "path": str(await download(file["path"], Path(get_upload_folder())))}

@@ -21,7 +21,7 @@ from ui.cost import Estimates
 from ui.health import routes
 from ui.model import Model, Report, load
 from ui.page import Page
-from ui.server import launch, let_them_hear
+from ui.server import launch, let_them_hear, unquoted
 from ui.startup import startup_line
 from ui.uploads import uploads_folder
 from ui.words import word
@@ -61,6 +61,8 @@ def build(model: Model, notice: str = "") -> gr.Blocks:
 def main() -> None:
     """Serve the model that the environment asks for until the process is told to end."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(unquoted)
     for name in ("app", "pipeline"):
         logging.getLogger(name).setLevel(logging.INFO)
     # Leaving _serve lets answers end and deletes the uploads; by itself SIGTERM, which is how a container is stopped, would end the process at once.

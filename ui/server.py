@@ -1,6 +1,7 @@
 """A page -> the same page served at an address, telling nobody what its visitors do."""
 
 import io
+import logging
 import threading
 import time
 import warnings
@@ -32,6 +33,13 @@ button:has(path[d^="M23,20a5"]), .thought-group:not(:has(.duration)) :is(.arrow,
 MAX_SESSIONS = 1000
 #: Endpoints that agents are offered over MCP.
 TOOLS = ("/ask",)
+
+
+def unquoted(record: logging.LogRecord) -> bool:
+    """A filter for the log: of the MCP library's complaints it keeps where they are made; their words quote what clients send."""
+    if record.name == "root" or record.name.startswith("mcp."):
+        record.msg, record.args, record.exc_info = f"{Path(record.pathname).name}, line {record.lineno}", (), None
+    return True
 
 
 @contextmanager

@@ -39,7 +39,7 @@ async def answered(
             async for delta in stream:
                 match delta:
                     case Notice(notice):
-                        gr.Info(notice)
+                        gr.Info(notice, duration=None)  # until it is closed: an answer can take minutes
                     case TextDelta():
                         text += delta.text
                         if text.strip() and time.monotonic() >= next_update:

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import io
 import os
 import re
 import threading
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import PIL.Image
 import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
@@ -113,13 +115,16 @@ def test_each_setting_has_its_official_default_and_its_meaning(
     assert options is None or shown == options
 
 
-@pytest.mark.parametrize(("wishes", "slices"), [({}, 1), ({"detail": "auto"}, 1), ({"detail": "full"}, None)])
+@pytest.mark.parametrize(("wishes", "slices", "colour"), [({}, 1, "red"), ({"detail": "auto"}, 1, "green"), ({"detail": "full"}, None, "blue")])
 def test_without_a_wish_the_detail_is_what_a_slow_machine_shows_in_half_a_minute(
-    client: Client, assistant: Asked, monkeypatch: pytest.MonkeyPatch, wishes: dict[str, Any], slices: int | None
+    client: Client, assistant: Asked, monkeypatch: pytest.MonkeyPatch, wishes: dict[str, Any], slices: int | None, colour: str
 ) -> None:
+    # Each time another one: a picture that was shown before takes no time.
+    PIL.Image.new("RGB", (900, 900), colour).save(drawn := io.BytesIO(), "PNG")
+    picture = "data:image/png;base64," + base64.b64encode(drawn.getvalue()).decode()
     monkeypatch.setattr(assistant.pace, "slice_seconds", 20.0)
     monkeypatch.setattr(assistant.pace, "token_seconds", 0.0001)
-    _ask(client, images=[DATA_URL], question="what?", settings=wishes)
+    _ask(client, images=[picture], question="what?", settings=wishes)
     [(_, options)] = assistant.settings
     assert options is not None
     assert options.max_slice_nums == slices
@@ -225,7 +230,7 @@ def test_how_far_the_work_is_comes_as_the_progress_of_the_job(client: Client, as
 
 def test_what_the_sender_should_know_is_told_beside_the_answer(client: Client, assistant: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
-    monkeypatch.setattr(answering.gr, "Info", told.append)
+    monkeypatch.setattr(answering.gr, "Info", lambda notice, **_: told.append(notice))
     assistant.says(Notice("Only the first page is shown."), *words("fine"))
     assert _ask(client, question="tell") == "fine"
     assert told == ["Only the first page is shown."]

@@ -55,7 +55,7 @@ async def test_progress_comes_first_then_growing_text_and_last_the_whole_answer(
 @pytest.mark.parametrize("visitor", ["en", None])
 async def test_what_the_sender_should_know_of_a_file_is_told_beside_the_answer(visitor: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
-    monkeypatch.setattr(answering.gr, "Info", told.append)
+    monkeypatch.setattr(answering.gr, "Info", lambda notice, **_: told.append(notice))
     shown = await _yielded(Scripted([Notice("Only the first page is shown."), *words("fine")]), visitor=visitor)
     assert told == ["Only the first page is shown."]
     assert "Only the first" not in str(shown)

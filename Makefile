@@ -45,9 +45,9 @@ bench: .venv/installed .venv-dev/installed
 	$(DEV) -m bench.full_size bench/built/full-size --write
 	$(DEV) -m bench.figures
 
-trust: .venv-dev/installed
+trust: .venv-dev/browser
 	rm -f bench/results/reliability.jsonl
-	CONVERSATIONS=200 FUZZ=6000 RELIABILITY_LINES=bench/results/reliability.jsonl $(DEV) -m pytest -q -p no:randomly tests/reliability
+	CONVERSATIONS=200 FUZZ=6000 RELIABILITY_LINES=bench/results/reliability.jsonl $(DEV) -m pytest -q -p no:randomly tests/reliability tests/browser/test_stop.py
 	$(DEV) -m bench.trust
 
 soak: .venv-dev/installed

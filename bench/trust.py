@@ -15,6 +15,8 @@ START, END = "<!-- figures: made by `make trust` -->", "<!-- end of figures -->"
 PROMISES = {
     "R1": "Who leaves in the middle of an answer frees what it held within a step, and nobody else's answer changes.",
     "R2": "Who leaves at any other moment frees everything, and the next answer is as if they had never asked.",
+    "R3 Stop": "Stop in a browser frees the engine in 300 ms while words come, before the next slice or chunk while those are computed.",
+    "R3": "Who is gone frees the engine in two seconds; a connection that hangs or crawls holds nothing longer than its answer takes.",
     "R4": "What is taken over from the cache gives the very tokens that computing it anew gives, wherever the cache ends.",
     "R4 under eviction": "Also in a pool so small that blocks are always evicted.",
     "R5": "Another picture under the same words, or one with a single pixel changed, is never taken for the first.",

@@ -1,14 +1,18 @@
-"""What tests of several rooms share: the golden data, the golden tiny model converted once a session, and a Hub."""
+"""What tests of several rooms share: the golden data, the golden tiny model converted once a session, a Hub, and a page over the bundled model."""
 
+import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import huggingface_hub
 import hypothesis
 import pytest
 
+from pipeline import Assistant
 from pipeline.artifacts import BUNDLED
 from pipeline.config import ModelConfig, SliceConfig, TextConfig, VisionConfig
 from pipeline.message import Image, Message, Placeholder, build_prompt
@@ -16,8 +20,20 @@ from pipeline.tokenizer import Tokenizer
 from tests.hub.repos import Account
 from tests.hub.server import Server, running
 
+if TYPE_CHECKING:  # importing it imports Gradio, which takes seconds
+    from tests.serving import Heard
+
 # For `make mutants`, where it counts whether an example fails, not which is the smallest that does.
 hypothesis.settings.register_profile("unshrunk", phases=[hypothesis.Phase.generate])
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """With RELIABILITY_LINES=FILE the lines of JSON that passing tests print are added to that file."""
+    if report.when == "call" and report.passed and (file := os.environ.get("RELIABILITY_LINES")):
+        with Path(file).open("a", encoding="utf-8") as lines:
+            for line in report.capstdout.splitlines():
+                if line.startswith('{"'):
+                    lines.write(json.dumps({"test": report.nodeid, "line": json.loads(line)}) + "\n")
 
 
 @pytest.fixture(scope="session")
@@ -70,6 +86,25 @@ def build_text(tokenizer: Tokenizer) -> Callable[[list[Placeholder]], str]:
         return build_prompt([message], [placeholders], tokenizer, config).text.removeprefix(head).removesuffix(tail)
 
     return text
+
+
+@pytest.fixture(scope="module")
+def heard() -> Iterator["Heard"]:
+    """The bundled model, which gives as many tokens whatever it is asked."""
+    from tests.serving import Heard
+
+    with Assistant(BUNDLED) as assistant:
+        yield Heard(assistant)
+
+
+@pytest.fixture(scope="module")
+def address(heard: "Heard", tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Of the page over it."""
+    import app
+    from tests.serving import served
+
+    with served(heard, tmp_path_factory.mktemp("uploads"), app.DEMO_NOTICE) as address:
+        yield address
 
 
 @pytest.fixture

@@ -109,6 +109,9 @@ class Heard(StandIn):
         self.answer_tokens = 20
         self.closed = threading.Semaphore(0)
 
+    def stats(self) -> Stats:
+        return self._assistant.stats()
+
     async def stream(
         self, messages: Sequence[Message], _: GenerationConfig | None = None, options: Options | None = None, on_plan: Any = None
     ) -> AsyncGenerator[Delta, None]:

@@ -7,23 +7,22 @@ import asyncio
 import json
 import os
 import re
-import shutil
 import threading
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 import ui.server
 from demo.episodes import episode
 from pipeline import Assistant, Delta, GenerationConfig, Image, MediaLimits, Message, Status, TextDelta
 from pipeline.artifacts import BUNDLED
-from tests.browser.test_page import QUIET, Visitor
+from tests.browser.visitor import Visitor
 from tests.serving import HOLD, PHOTO, Scripted, StandIn, answer, served, words
 from ui.examples import FOLDER
 from ui.words import PAGE
@@ -47,12 +46,6 @@ class Greedy(StandIn):
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright, playwright.chromium.launch(executable_path=shutil.which("chromium"), args=QUIET) as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
 def greedy() -> Iterator[Greedy]:
     with Assistant(BUNDLED) as assistant:
         with ThreadPoolExecutor(1) as pool:  # in this thread the browser's loop runs
@@ -66,17 +59,6 @@ def address(greedy: Greedy, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield address
 
 
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    with ExitStack() as stack:
-        yield _page(browser, stack)
-
-
-@pytest.fixture
-def visitor(page: Page) -> Visitor:
-    return Visitor(page)
-
-
 def _page(browser: Browser, stack: ExitStack, **options: Any) -> Page:
     page = browser.new_page(**{"viewport": {"width": 1280, "height": 900}, **options})
     stack.callback(page.close)
@@ -88,16 +70,6 @@ def shoot(page: Page, name: str) -> None:
     if folder := os.environ.get("SCREENSHOTS"):
         Path(folder).mkdir(parents=True, exist_ok=True)
         page.screenshot(path=Path(folder) / f"{name}.png", animations="disabled")
-
-
-def _unfold(page: Page, name: str, inside: str) -> None:
-    """Open an accordion; a click that comes before the page listens is lost."""
-    for _ in range(3):
-        page.get_by_role("button", name=name).first.click()
-        with suppress(AssertionError):
-            expect(page.get_by_label(inside).first).to_be_visible(timeout=10_000)
-            return
-    raise AssertionError(f"{name} does not open")
 
 
 def _take(visitor: Visitor, example: int) -> None:
@@ -150,7 +122,7 @@ def test_own_pictures_are_priced_before_they_are_sent_answered_rightly_and_shown
 def test_less_detail_costs_less_and_is_what_the_model_is_shown(visitor: Visitor, address: str, greedy: Greedy, tmp_path: Path) -> None:
     picture, question, _ = _drawn(7000008, tmp_path / "mine.png")
     visitor.open(address, greedy)
-    _unfold(visitor.page, "Settings", "System prompt")
+    visitor.unfold("Settings", "System prompt")
     visitor.page.get_by_label("Full: up to 9 slices").check()
     visitor.attach(picture)
     visitor.box.fill(question)
@@ -171,7 +143,7 @@ def test_what_is_set_reaches_the_model(visitor: Visitor, tmp_path: Path) -> None
     with served(assistant, tmp_path) as address:
         visitor.open(address, assistant)
         page = visitor.page
-        _unfold(page, "Settings", "System prompt")
+        visitor.unfold("Settings", "System prompt")
         page.get_by_label("Fast: overview only").check()
         page.get_by_label("16", exact=True).check()
         page.get_by_label("System prompt").fill("Be brief.")
@@ -194,7 +166,7 @@ def test_worked_examples_are_shown_to_the_model_before_the_conversation(visitor:
     with served(assistant, tmp_path) as address:
         visitor.open(address, assistant)
         page = visitor.page
-        _unfold(page, "Worked examples", "Answer of the example")
+        visitor.unfold("Worked examples", "Answer of the example")
         with page.expect_file_chooser() as chooser:
             page.get_by_role("button", name="Upload a file").last.click()
         chooser.value.set_files([PHOTO])
@@ -221,18 +193,12 @@ def test_an_edited_message_keeps_its_pictures_and_is_answered_anew(visitor: Visi
         visitor.settled()
         expect(visitor.ask("And why?")).to_have_text("two")
         visitor.settled()
-        _edit(visitor, 0, "Which colour?")
+        visitor.edit(0, "Which colour?")
         expect(visitor.answers).to_have_text(["three"])
         visitor.settled()
         visitor.page.wait_for_function("[...document.querySelectorAll('[data-testid=user] img')].some((picture) => picture.naturalWidth > 0)")
     [question] = assistant.asked[2]
     assert question.content == (assistant.asked[0][0].content[0], Message.user("Which colour?").content[0])
-
-
-def _edit(visitor: Visitor, message: int, text: str) -> None:
-    visitor.page.get_by_role("button", name="Edit").nth(message).click()
-    visitor.page.locator(".edit-textarea").fill(text)
-    visitor.page.get_by_role("log").first.get_by_role("button", name="Submit").click()
 
 
 @pytest.mark.parametrize("way", ["submit", "retry", "edit", "example"])
@@ -252,7 +218,7 @@ def test_every_way_of_asking_can_be_stopped_and_says_so(visitor: Visitor, tmp_pa
             case "retry":
                 page.get_by_role("button", name="Retry").click()
             case "edit":
-                _edit(visitor, 0, "Hello!")
+                visitor.edit(0, "Hello!")
             case "example":
                 page.locator(".example").first.click()
         expect(visitor.answers).to_have_text(["Encoding pictures: 3 of 10 slices done" if moment == "encoding" else "Once upon"])
@@ -359,7 +325,7 @@ def test_the_page_is_in_chinese_where_the_browser_is(browser: Browser, tmp_path:
         page = _page(browser, stack, locale="zh-CN")
         visitor = Visitor(page).open(address, assistant)
         expect(page.get_by_text("您上传的文件会在两小时内删除")).to_be_visible()
-        _unfold(page, "设置", PAGE["system_prompt"][1])
+        visitor.unfold("设置", PAGE["system_prompt"][1])
         for key in ("detail", "fast", "system_prompt", "beams", "max_new_tokens"):
             expect(page.get_by_text(PAGE[key][1], exact=True).first).to_be_visible()
         visitor.box.fill("你好")
@@ -378,8 +344,8 @@ def test_a_narrow_screen_shows_everything_and_nothing_sticks_out(browser: Browse
         visitor = Visitor(page).open(address, greedy)
         _take(visitor, 2)
         shoot(page, "narrow")
-        _unfold(page, "Settings", "System prompt")
-        _unfold(page, "Worked examples", "Answer of the example")
+        visitor.unfold("Settings", "System prompt")
+        visitor.unfold("Worked examples", "Answer of the example")
         expect(page.get_by_role("button", name="Add this example")).to_be_visible()
         assert page.evaluate("document.documentElement.scrollWidth") <= 380
 
@@ -414,8 +380,8 @@ def test_axe_finds_nothing_serious_in_any_state(browser: Browser, address: str, 
         expect(page.locator(".thought-group img")).to_have_count(1)
         assert _found(page) == []
         shoot(page, scheme)
-        _unfold(page, "Settings", "System prompt")
-        _unfold(page, "Worked examples", "Answer of the example")
+        visitor.unfold("Settings", "System prompt")
+        visitor.unfold("Worked examples", "Answer of the example")
         expect(page.get_by_role("button", name="Add this example")).to_be_visible()
         assert _found(page) == []
 

@@ -2,96 +2,18 @@
 
 import http.server
 import re
-import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import expect
 
-import app
 from pipeline import Assistant, EngineDead, Image, Message, Status, Text, TextDelta
 from pipeline.artifacts import BUNDLED
+from tests.browser.visitor import Visitor
 from tests.serving import HOLD, PHOTO, VIDEO, Heard, Scripted, served, words
 from ui import answering
-
-expect.set_options(timeout=60_000)  # on a machine that has other things to do
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    # No wider than a module: while it runs, its event loop counts as running in this thread, and asynchronous tests would find it in their way.
-    with sync_playwright() as playwright, playwright.chromium.launch(executable_path=shutil.which("chromium"), args=QUIET) as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
-def heard() -> Iterator[Heard]:
-    with Assistant(BUNDLED) as assistant:
-        yield Heard(assistant)
-
-
-@pytest.fixture(scope="module")
-def address(heard: Heard, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with served(heard, tmp_path_factory.mktemp("uploads"), app.DEMO_NOTICE) as address:
-        yield address
-
-
-class Visitor:
-    """One visitor's page: what can be done on it and what it shows."""
-
-    def __init__(self, page: Page) -> None:
-        self.page = page
-        self.box = page.get_by_role("textbox", name=re.compile("Ask something|请提问"))
-        self.stop = page.get_by_role("button", name="Stop", exact=True)
-        self.answers = page.get_by_test_id("bot")
-        self.questions = page.get_by_test_id("user")
-        self.price = page.locator("#price")
-        self.requested: list[str] = []
-        self.complaints: list[str] = []
-        page.on("request", lambda request: self.requested.append(request.url))
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.on("console", lambda message: self.complaints.append(message.text) if message.type == "error" else None)
-
-    def open(self, address: str, assistant: Heard | Scripted) -> "Visitor":
-        self._closed = assistant.closed
-        self.page.goto(address)
-        expect(self.box).to_be_enabled()
-        return self
-
-    def ask(self, question: str, *files: Path) -> Locator:
-        """Send a message; where its answer will be."""
-        expect(self.box).to_be_enabled()
-        count = self.answers.count()
-        if files:
-            self.attach(*files)
-        # Its placeholder, by which it is found, goes with the first message and comes back when it is the visitor's again.
-        self.box.fill(question)
-        self.box.press("Enter")
-        return self.answers.nth(count)
-
-    def attach(self, *files: Path) -> None:
-        """Upload files for the next message."""
-        with self.page.expect_file_chooser() as chooser:
-            self.page.get_by_role("button", name="Upload a file").first.click()
-        chooser.value.set_files(files)
-        expect(self.page.get_by_role("button", name="Remove file")).to_have_count(len(files))
-
-    def settled(self) -> None:
-        """The request has ended, in whatever way, and the message box is the visitor's again."""
-        assert self._closed.acquire(timeout=60)
-        expect(self.stop).to_have_count(0)
-        expect(self.box).to_be_enabled()
-
-
-@pytest.fixture
-def visitor(browser: Browser) -> Iterator[Visitor]:
-    page = browser.new_page(viewport={"width": 1280, "height": 900})
-    page.set_default_timeout(60_000)
-    yield Visitor(page)
-    page.close()
 
 
 def test_a_photo_and_a_video_are_shown_and_get_a_streamed_answer(
@@ -155,19 +77,6 @@ def test_stop_in_the_middle_of_an_answer_keeps_what_was_said_and_frees_the_model
     visitor.settled()
     expect(answer).not_to_be_empty()
     assert len(heard.answers) == ended + 1  # the stopped one was never finished
-
-
-def test_closing_the_page_frees_the_model(visitor: Visitor, browser: Browser, address: str, heard: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
-    visitor.open(address, heard)
-    _begin_an_endless_answer(visitor, heard, monkeypatch)
-    visitor.page.close()
-    ended = len(heard.answers)
-    assert heard.closed.acquire(timeout=20)
-    with browser.new_page() as page:
-        other = Visitor(page).open(address, heard)
-        other.ask("Anybody there?")
-        other.settled()
-    assert len(heard.answers) == ended + 1
 
 
 def test_a_broken_file_is_named_in_one_sentence_and_the_conversation_goes_on(visitor: Visitor, address: str, heard: Heard, tmp_path: Path) -> None:

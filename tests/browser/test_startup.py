@@ -1,27 +1,15 @@
 """The page while the model is not there yet, in a real browser."""
 
 import re
-import shutil
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from pipeline import ArtifactError
-from tests.browser.test_page import QUIET
 from tests.serving import Scripted, served_model, words
 from ui.model import Model, Report, Starting
 from ui.startup import WAITS
-
-
-@pytest.fixture(scope="module")
-def page() -> Iterator[Page]:
-    with sync_playwright() as playwright, playwright.chromium.launch(executable_path=shutil.which("chromium"), args=QUIET) as browser:
-        page = browser.new_page(viewport={"width": 1280, "height": 900})
-        page.set_default_timeout(20_000)
-        yield page
 
 
 def test_the_page_says_how_far_the_start_is_keeps_what_is_sent_and_becomes_the_chat_by_itself(page: Page, tmp_path: Path) -> None:

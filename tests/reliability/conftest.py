@@ -1,7 +1,5 @@
 """The demo model in float32, so that equal answers can be demanded; questions about drawn scenes, and their answers one after the other."""
 
-import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,15 +12,6 @@ from pipeline.engine.request import Request
 from tests.engine.asking import Asker
 
 GREEDY = GenerationConfig.greedy(max_new_tokens=24)
-
-
-def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """With RELIABILITY_LINES=FILE the lines of JSON that passing tests print are added to that file."""
-    if report.when == "call" and report.passed and (file := os.environ.get("RELIABILITY_LINES")):
-        with Path(file).open("a", encoding="utf-8") as lines:
-            for line in report.capstdout.splitlines():
-                if line.startswith('{"'):
-                    lines.write(json.dumps({"test": report.nodeid, "line": json.loads(line)}) + "\n")
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import json
 import re
 import struct
 import zlib
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,7 @@ import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
-from pipeline import Assistant, Delta, Image, Message, TextDelta, Video
-from pipeline.artifacts import BUNDLED
+from pipeline import Delta, Image, Message, TextDelta, Video
 from tests.serving import MEDIA, PHOTO, VIDEO, Heard, Scripted, StandIn, answer, connect, in_a_loop, message, served, words
 from ui import answering, chat
 from ui.conversation import PROGRESS, STOPPED, aside, normalise
@@ -68,18 +67,6 @@ def test_an_answer_that_was_stopped_says_so_where_its_progress_or_its_words_stan
 @pytest.fixture
 def every_update(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(answering, "UPDATE_SECONDS", 0.0)
-
-
-@pytest.fixture(scope="module")
-def heard() -> Iterator[Heard]:
-    with Assistant(BUNDLED) as assistant:
-        yield Heard(assistant)
-
-
-@pytest.fixture(scope="module")
-def address(heard: Heard, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with served(heard, tmp_path_factory.mktemp("uploads")) as address:
-        yield address
 
 
 @pytest.fixture

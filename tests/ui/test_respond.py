@@ -2,26 +2,19 @@
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import PIL.Image
 import pytest
 
-from pipeline import Assistant, EngineDead, GenerationConfig, Image, Message, Notice, Options, Overloaded, Status, TextDelta
-from pipeline.artifacts import BUNDLED
+from pipeline import EngineDead, GenerationConfig, Image, Message, Notice, Options, Overloaded, Status, TextDelta
 from tests.serving import HOLD, MEDIA, PHOTO, Heard, Scripted, answer, words
 from ui import answering, respond
 from ui.conversation import NO_WORDS, normalise
 from ui.cost import Estimates
 from ui.sentences import FAULT
-
-
-@pytest.fixture(scope="module")
-def heard() -> Iterator[Heard]:
-    with Assistant(BUNDLED) as assistant:
-        yield Heard(assistant)
 
 
 @pytest.fixture

@@ -1,0 +1,79 @@
+"""A page in Chromium -> somebody who visits it: what can be done on it and what it shows."""
+
+import re
+from contextlib import suppress
+from pathlib import Path
+from threading import Semaphore
+from typing import Protocol
+
+from playwright.sync_api import Locator, Page, expect
+
+expect.set_options(timeout=60_000)  # on a machine that has other things to do
+
+
+class Closing(Protocol):
+    """An assistant whose `closed` is released once for each request that has ended, in whatever way."""
+
+    closed: Semaphore
+
+
+class Visitor:
+    """One visitor's page."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.box = page.get_by_role("textbox", name=re.compile("Ask something|请提问"))
+        self.stop = page.get_by_role("button", name="Stop", exact=True)
+        self.answers = page.get_by_test_id("bot")
+        self.questions = page.get_by_test_id("user")
+        self.price = page.locator("#price")
+        self.requested: list[str] = []
+        self.complaints: list[str] = []
+        page.on("request", lambda request: self.requested.append(request.url))
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("console", lambda message: self.complaints.append(message.text) if message.type == "error" else None)
+
+    def open(self, address: str, assistant: Closing) -> "Visitor":
+        self._closed = assistant.closed
+        self.page.goto(address)
+        expect(self.box).to_be_enabled()
+        return self
+
+    def ask(self, question: str, *files: Path) -> Locator:
+        """Send a message; where its answer will be."""
+        expect(self.box).to_be_enabled()
+        count = self.answers.count()
+        if files:
+            self.attach(*files)
+        # Its placeholder, by which it is found, goes with the first message and comes back when it is the visitor's again.
+        self.box.fill(question)
+        self.box.press("Enter")
+        return self.answers.nth(count)
+
+    def attach(self, *files: Path) -> None:
+        """Upload files for the next message."""
+        with self.page.expect_file_chooser() as chooser:
+            self.page.get_by_role("button", name="Upload a file").first.click()
+        chooser.value.set_files(files)
+        expect(self.page.get_by_role("button", name="Remove file")).to_have_count(len(files))
+
+    def edit(self, message: int, text: str) -> None:
+        """Send another text in place of one of the messages."""
+        self.page.get_by_role("button", name="Edit").nth(message).click()
+        self.page.locator(".edit-textarea").fill(text)
+        self.page.get_by_role("log").first.get_by_role("button", name="Submit").click()
+
+    def unfold(self, name: str, inside: str) -> None:
+        """Open an accordion; a click that comes before the page listens is lost."""
+        for _ in range(3):
+            self.page.get_by_role("button", name=name).first.click()
+            with suppress(AssertionError):
+                expect(self.page.get_by_label(inside).first).to_be_visible(timeout=10_000)
+                return
+        raise AssertionError(f"{name} does not open")
+
+    def settled(self) -> None:
+        """The request has ended, in whatever way, and the message box is the visitor's again."""
+        assert self._closed.acquire(timeout=60)
+        expect(self.stop).to_have_count(0)
+        expect(self.box).to_be_enabled()

@@ -21,7 +21,7 @@ from pipeline.decoder import Decoder
 from pipeline.engine.compiled import Compiler, Embedder
 from pipeline.engine.engine import Engine
 from pipeline.engine.model_runner import BLOCK_SIZE, ModelRunner, kv_cache_bytes_here
-from pipeline.engine.request import Event, Failed, Progress, Request, Stats, Tokens
+from pipeline.engine.request import Event, Failed, Finished, Progress, Request, Stats, Tokens
 from pipeline.engine.stateful import StatefulEngine
 from pipeline.engine.stateful_runner import StatefulRunner
 from pipeline.errors import EngineDead, InputError, PipelineError
@@ -42,11 +42,13 @@ class Notice:
 
 @dataclass(frozen=True)
 class Status:
-    """How far the work before the next words is: `done` of `total` requests ahead, slices, or prompt tokens."""
+    """How far the work before the next words is: `done` of `total` requests ahead, slices, or prompt tokens; `seconds` is how long those ahead may
+    take, None while it is not known."""
 
     stage: Literal["queued", "vision", "prefill"]
     done: int
     total: int
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ class Assistant:
         self.pace = Pace()
         self._engine = _started(folder, self.processor, engine, clock)
         self._max_seconds = engine.max_seconds
+        self._together = 1 if isinstance(self._engine, StatefulEngine) else engine.max_running
         # Few at a time, because a video's decoded frames are the largest thing that a request ever holds.
         self._readers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="reader")
         if self._decoder is not None:
@@ -166,14 +169,16 @@ class Assistant:
                 loop.call_soon_threadsafe(events.put_nowait, event)
 
         ticket = self._engine.submit(request, publish)
+        turn: float | None = self._clock()
         deadline = loop.call_later(self._max_seconds, ticket.cancel)
         text = TextStream(self.processor.tokenizer.token_bytes, generation.stop)
         try:
             while True:
                 match await events.get():
                     case Progress(stage, done, total):
-                        waited = waited or stage == "queued"
-                        yield Status(stage, done, total)
+                        queued = stage == "queued"
+                        waited, turn = waited or queued, None if queued else turn or self._clock()
+                        yield Status(stage, done, total, self.pace.until_turn(total, self._together) if queued else None)
                     case Tokens(token_ids):
                         if words := text.push(token_ids):
                             yield TextDelta(words)
@@ -188,28 +193,7 @@ class Assistant:
             ticket.cancel()
         if rest := text.finish():
             yield TextDelta(rest)
-        first, count = finished.first_token_at, len(finished.token_ids)
-        answer = Answer(
-            text=text.text.strip(),
-            token_ids=finished.token_ids,
-            finish_reason="stop" if text.stopped else finished.reason,
-            prompt_tokens=len(request.prompt.input_ids),
-            image_tokens=request.prompt.image_tokens,
-            cached_tokens=finished.cached_tokens,
-            encoded_slices=finished.encoded_slices,
-            dropped_turns=dropped_turns,
-            vision_s=finished.vision_s,
-            ttft_s=None if first is None else first - started,
-            decode_tps=None if first is None or count < 2 else (count - 1) / max(finished.ended_at - first, 1e-9),
-        )
-        reading_s = None if waited or answer.ttft_s is None else answer.ttft_s - answer.vision_s
-        self.pace.learn(answer.encoded_slices, answer.vision_s, answer.prompt_tokens - answer.cached_tokens, reading_s)
-        # Counts and times only: what people wrote or showed is never logged.
-        logger.info(
-            "answered: finish_reason=%s prompt_tokens=%d cached_tokens=%d encoded_slices=%d tokens=%d ttft_s=%.2f",
-            answer.finish_reason, answer.prompt_tokens, answer.cached_tokens, answer.encoded_slices, count, answer.ttft_s or 0.0,
-        )  # fmt: skip
-        yield answer
+        yield self._ended(request, finished, text, dropped_turns, started, turn, waited)
 
     async def answer(self, messages: Sequence[Message], generation: GenerationConfig | None = None, options: Options | None = None) -> Answer:
         """The whole answer at once; the arguments and errors of `stream`."""
@@ -229,6 +213,35 @@ class Assistant:
         noise = PIL.Image.fromarray(np.random.default_rng().integers(0, 256, (side, side, 3), np.uint8))
         question = Message.user(Image(noise), Text("What is this?"))
         await self.answer([question], GenerationConfig.greedy(max_new_tokens=1), Options(max_slice_nums=1))
+
+    def _ended(
+        self, request: Request, finished: Finished, text: TextStream, dropped_turns: int, started: float, turn: float | None, waited: bool
+    ) -> Answer:
+        """The whole answer of a request that came at `started` and whose turn came at `turn`; the pace learns of it."""
+        first, count = finished.first_token_at, len(finished.token_ids)
+        answer = Answer(
+            text=text.text.strip(),
+            token_ids=finished.token_ids,
+            finish_reason="stop" if text.stopped else finished.reason,
+            prompt_tokens=len(request.prompt.input_ids),
+            image_tokens=request.prompt.image_tokens,
+            cached_tokens=finished.cached_tokens,
+            encoded_slices=finished.encoded_slices,
+            dropped_turns=dropped_turns,
+            vision_s=finished.vision_s,
+            ttft_s=None if first is None else first - started,
+            decode_tps=None if first is None or count < 2 else (count - 1) / max(finished.ended_at - first, 1e-9),
+        )
+        reading_s = None if waited or answer.ttft_s is None else answer.ttft_s - answer.vision_s
+        self.pace.learn(answer.encoded_slices, answer.vision_s, answer.prompt_tokens - answer.cached_tokens, reading_s)
+        if turn is not None and count > 1:  # a single token is a calibration, no answer to wait for
+            self.pace.answered(finished.ended_at - turn)
+        # Counts and times only: what people wrote or showed is never logged.
+        logger.info(
+            "answered: finish_reason=%s prompt_tokens=%d cached_tokens=%d encoded_slices=%d tokens=%d ttft_s=%.2f",
+            answer.finish_reason, answer.prompt_tokens, answer.cached_tokens, answer.encoded_slices, count, answer.ttft_s or 0.0,
+        )  # fmt: skip
+        return answer
 
     def _prepare(
         self,

@@ -263,6 +263,20 @@ async def test_a_crowd_is_told_how_long_the_queue_is(fp32_folder: Path) -> None:
             await stream.aclose()
 
 
+async def test_who_waits_is_told_how_long_once_an_answer_was_measured(fp32_folder: Path) -> None:
+    with Assistant(fp32_folder, EngineConfig(device="CPU", max_running=1)) as busy:
+        await busy.answer([Message.user("Hi")], GenerationConfig.greedy(min_new_tokens=2, max_new_tokens=2))
+        streams = [busy.stream([Message.user("Tell me everything.")], LONG) for _ in range(3)]
+        *_, second, third = [await anext(stream) for stream in streams]
+        assert isinstance(second, Status)
+        assert isinstance(third, Status)
+        assert second.seconds is not None
+        assert third.seconds == pytest.approx(2 * second.seconds)
+        assert second.seconds > 0
+        for stream in streams:
+            await stream.aclose()
+
+
 @pytest.mark.parametrize("picture", [False, True])
 async def test_after_it_was_closed_it_says_so(fp32_folder: Path, golden: Path, picture: bool) -> None:
     assistant = Assistant(fp32_folder, EngineConfig(device="CPU"))

@@ -38,8 +38,10 @@ def progress(status: Status | Starting, language: Language = "en") -> str:
             return "正在启动：检查文件" if chinese else "Starting: checking files"
         case Starting():
             return "正在启动：加载模型" if chinese else "Starting: loading the model"
-        case Status("queued", _, ahead):
-            return f"排队中：前面还有 {ahead} 个请求" if chinese else f"Waiting: {_count(ahead, 'request')} ahead"
+        case Status("queued", _, ahead, seconds):
+            place = f"排队中：前面还有 {ahead} 个请求" if chinese else f"Waiting: {_count(ahead, 'request')} ahead"
+            about = "" if seconds is None else f"约 {duration(seconds, language)}" if chinese else f"about {duration(seconds)}"
+            return ("，" if chinese else ", ").join([place, about]) if about else place
         case Status("vision", done, total):
             return f"正在编码图片：{total} 个切片已完成 {done} 个" if chinese else f"Encoding pictures: {done} of {total} slices done"
         case Status(_, done, total):

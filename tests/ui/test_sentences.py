@@ -45,6 +45,19 @@ def test_progress_is_told_in_both_languages_with_the_same_figures(language: str)
     assert all(line.isascii() == (language == "en") for line in said)
 
 
+@pytest.mark.parametrize(
+    ("seconds", "english", "chinese"),
+    [
+        (None, "Waiting: 2 requests ahead", "排队中：前面还有 2 个请求"),
+        (41.3, "Waiting: 2 requests ahead, about 41 s", "排队中：前面还有 2 个请求，约 41 秒"),
+        (150.0, "Waiting: 2 requests ahead, about 2 min", "排队中：前面还有 2 个请求，约 2 分钟"),
+    ],
+)
+def test_who_waits_reads_how_long_where_it_is_known(seconds: float | None, english: str, chinese: str) -> None:
+    waiting = Status("queued", 0, 2, seconds)
+    assert (progress(waiting, "en"), progress(waiting, "zh")) == (english, chinese)
+
+
 def test_a_cut_answer_names_the_length_and_what_to_do() -> None:
     assert cut(1, "en") == "The answer was cut after 1 token, the length allowed: say “go on”, or allow longer answers in the settings."
     assert "2,048" in cut(2048, "zh")

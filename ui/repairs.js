@@ -2,12 +2,32 @@
 {
   // Names for a screen reader, and no roles that their content does not have.
   const enlarge = navigator.language.startsWith("zh") ? "放大图片" : "Enlarge the picture";
+  let groups = 0;
   const repair = () => {
     for (const list of document.querySelectorAll(".examples[role=list]")) list.setAttribute("role", "group");
     for (const arrow of document.querySelectorAll(".thought-group .arrow:not([inert])")) arrow.inert = true;
     for (const button of document.querySelectorAll(".image-container > button:not([aria-label])")) button.setAttribute("aria-label", enlarge);
+    for (const group of document.querySelectorAll("fieldset:has(input[type=radio])")) {
+      const title = group.querySelector("[data-testid=block-info]")?.textContent.trim() ?? "";
+      if (group.ariaLabel !== title) group.ariaLabel = title;
+      // Arrow keys go through choices of one name; Gradio gives each a name of its own, and another one whenever it changes.
+      group.dataset.choices ??= `choices-${++groups}`;
+      for (const choice of group.querySelectorAll("input[type=radio]")) {
+        if (choice.name !== group.dataset.choices) choice.name = group.dataset.choices;
+      }
+    }
   };
-  new MutationObserver(repair).observe(document, { subtree: true, childList: true });
+  new MutationObserver(repair).observe(document, { subtree: true, childList: true, attributeFilter: ["name"] });
+
+  // A picture that this browser cannot show, such as a phone's HEIC, stands as its file's name; the model reads it all the same.
+  document.addEventListener("error", ({ target }) => {
+    if (!target.matches?.("img[src*='/gradio_api/file=']:not([hidden])")) return;
+    const name = document.createElement("span");
+    name.className = "unseen";
+    name.textContent = decodeURIComponent(target.src.split("/").at(-1));
+    target.hidden = true;
+    target.after(name);
+  }, true);
 
   // An edited message with pictures: Gradio's own way fails in the page. Its new words go to the server, which knows the pictures.
   document.addEventListener("click", (event) => {

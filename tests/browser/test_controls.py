@@ -14,6 +14,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import PIL.Image
+import pillow_heif
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
@@ -242,6 +244,17 @@ def test_an_answer_that_was_cut_says_so(visitor: Visitor, tmp_path: Path) -> Non
         visitor.settled()
 
 
+def test_markdown_tables_and_formulas_are_shown_as_such(visitor: Visitor, tmp_path: Path) -> None:
+    assistant = Scripted(words("**bold**, \\(x^2\\), \\[y^2\\] and $$z^2$$\n\n| a | b |\n|---|---|\n| 1 | 2 |"))
+    with served(assistant, tmp_path) as address:
+        visitor.open(address, assistant)
+        shown = visitor.ask("Show me")
+        expect(shown.locator("strong")).to_have_text("bold")
+        expect(shown.locator(".katex")).to_have_count(3)
+        expect(shown.locator("td")).to_have_text(["1", "2"])
+        visitor.settled()
+
+
 def test_undo_gives_the_message_back_and_forgets_it(visitor: Visitor, tmp_path: Path) -> None:
     assistant = Scripted(words("one"), words("two"))
     with served(assistant, tmp_path) as address:
@@ -367,6 +380,43 @@ def test_the_keyboard_is_enough(visitor: Visitor, tmp_path: Path) -> None:
                 break
         page.keyboard.press("Enter")
         expect(page.get_by_label("System prompt")).to_be_visible()
+        # One stop for each question, and the arrows go through its choices.
+        detail, frames = (page.get_by_role("group", name=name) for name in ("Detail of pictures", "Frames of a video"))
+        page.keyboard.press("Tab")
+        expect(detail.get_by_label("Auto")).to_be_focused()
+        for choice in ("Fast: overview only", "Balanced: up to 4 slices"):
+            page.keyboard.press("ArrowDown")
+            expect(detail.get_by_label(choice)).to_be_focused()
+            expect(detail.get_by_role("radio", checked=True)).to_have_accessible_name(choice)
+        page.keyboard.press("Tab")
+        expect(frames.get_by_label("Auto")).to_be_focused()
+        visitor.box.focus()
+        page.keyboard.type("Hello again")
+        page.keyboard.press("Enter")
+        visitor.settled()
+    first, second = [options for _, options in assistant.settings]
+    assert (first.max_slice_nums, second.max_slice_nums) == (None, 4)
+
+
+def test_a_picture_that_the_browser_cannot_show_stands_as_its_name_and_reaches_the_model(visitor: Visitor, tmp_path: Path) -> None:
+    photo = tmp_path / "from my phone.heic"
+    pillow_heif.from_pillow(PIL.Image.open(PHOTO)).save(photo)
+    assistant = Scripted(words("fine"))
+    with served(assistant, tmp_path / "uploads") as address:
+        visitor.open(address, assistant)
+        visitor.attach(photo)
+        shoot(visitor.page, "heic-before")
+        name = re.compile(r"from.?my.?phone\.heic")
+        expect(visitor.page.locator(".unseen")).to_have_text(name)
+        visitor.box.fill("What is it?")
+        visitor.box.press("Enter")
+        expect(visitor.answers.filter(has_text="fine")).to_have_count(1)
+        visitor.settled()
+        shoot(visitor.page, "heic")
+        expect(visitor.questions.locator(".unseen")).to_have_text(name)
+        broken = "[...document.images].filter((image) => image.checkVisibility() && image.complete && !image.naturalWidth).length"
+        assert visitor.page.evaluate(broken) == 0
+    assert len(assistant.asked[0][0].media) == 1
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

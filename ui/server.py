@@ -24,12 +24,13 @@ REPAIRS = (Path(__file__).parent / "repairs.js").read_text(encoding="utf-8")
 # Gradio's grey for what matters less is too light to be read by everybody.
 THEME = gr.themes.Default().set(body_text_color_subdued="*neutral_500", input_placeholder_color="*neutral_500")
 # Share would publish a visitor's picture on huggingface.co; it is known by its drawing, because its name is another in each language. An aside is one
-# line, unless it says (in .duration) what it folds out. What cannot be shown is a name (see `repairs.js`): nothing to enlarge.
+# line, unless it says (in .duration) what it folds out. What cannot be shown is a name (see `repairs.js`).
 CSS = """
 button:has(path[d^="M23,20a5"]), .thought-group:not(:has(.duration)) :is(.arrow, .content) { display: none !important; }
 .unseen { padding: var(--spacing-sm); font-size: var(--text-sm); white-space: nowrap; }
 :has(> .unseen) { width: auto !important; }
-img[hidden], .image-container:has(.unseen) > button { display: none !important; }
+.image-container .unseen { margin-right: 2em; }
+img[hidden] { display: none !important; }
 .thought-group { border: none !important; padding: 0 !important; box-shadow: none !important; }
 """
 # Whose conversations are remembered, the latest ones; each takes 30 kB before anything is said.

@@ -414,6 +414,7 @@ def test_a_picture_that_the_browser_cannot_show_stands_as_its_name_and_reaches_t
         visitor.settled()
         shoot(visitor.page, "heic")
         expect(visitor.questions.locator(".unseen")).to_have_text(name)
+        expect(visitor.questions.locator(".unseen")).to_be_visible()
         broken = "[...document.images].filter((image) => image.checkVisibility() && image.complete && !image.naturalWidth).length"
         assert visitor.page.evaluate(broken) == 0
     assert len(assistant.asked[0][0].media) == 1

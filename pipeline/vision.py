@@ -23,7 +23,7 @@ class VisionCache:
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._bytes = 0
+        self.num_bytes = 0
         self._embeds: OrderedDict[bytes, Embeds] = OrderedDict()
 
     def __len__(self) -> int:
@@ -38,9 +38,9 @@ class VisionCache:
         if digest in self._embeds or embeds.nbytes > self._max_bytes:
             return
         self._embeds[digest] = embeds
-        self._bytes += embeds.nbytes
-        while self._bytes > self._max_bytes:
-            self._bytes -= self._embeds.popitem(last=False)[1].nbytes
+        self.num_bytes += embeds.nbytes
+        while self.num_bytes > self._max_bytes:
+            self.num_bytes -= self._embeds.popitem(last=False)[1].nbytes
 
 
 class VisionEncoder:
@@ -56,6 +56,11 @@ class VisionEncoder:
         self._cache = VisionCache(cache_bytes)
         self.batch_size = min(BATCH, config.vision_batch_size)
         self.encoded = 0
+
+    @property
+    def cached_bytes(self) -> int:
+        """Memory of the embeds that are kept."""
+        return self._cache.num_bytes
 
     def encode(
         self, slices: Sequence[Slice], cancelled: threading.Event | None = None, on_progress: Callable[[int, int], None] | None = None

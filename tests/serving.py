@@ -63,7 +63,7 @@ class StandIn:
         yield
 
     def stats(self) -> Stats:
-        return Stats(0, 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0, self.health)
+        return Stats(0, 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0, self.health, 0, 0)
 
     def close(self, _: float = 0.0) -> None:
         self.let_go = True

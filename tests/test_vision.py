@@ -90,4 +90,4 @@ def test_the_cache_keeps_the_most_recently_used_within_its_bytes() -> None:
     assert cache.get(b"a") is not None
     assert cache.get(b"c") is not None
     cache.put(b"large", np.zeros((100, 100), np.float32))
-    assert len(cache) == 2
+    assert (len(cache), cache.num_bytes) == (2, 2 * 400)

@@ -104,6 +104,8 @@ class Engine:
             tokens_per_second=(after - before) / max(until - since, 1e-9),
             failures=self._failures,
             health="dead" if self._closed or not self._thread.is_alive() else "restarting" if self._restarting else "serving",
+            kv_cache_bytes=self._runner.kv_cache_bytes,
+            vision_cache_bytes=self._vision.cached_bytes,
         )
 
     def _serve(self) -> None:

@@ -64,6 +64,7 @@ class ModelRunner:
         self.num_blocks = min(kv_cache_bytes // block_bytes, most_blocks)
         if self.num_blocks < 1:
             raise InputError(f"kv_cache_bytes is {kv_cache_bytes:,}; one block of {BLOCK_SIZE} tokens takes {block_bytes:,}.")
+        self.kv_cache_bytes = self.num_blocks * block_bytes
         # Zeros are not touched before they are written, so what is never used costs nothing.
         self._caches = [np.zeros((self.num_blocks, *shape), dtype) for shape, dtype in zip(shapes, types, strict=True)]
         for port, cache in zip(ports, self._caches, strict=True):

@@ -98,3 +98,5 @@ class Stats:
     tokens_per_second: float  # over the last steps
     failures: int  # after each of which it started from nothing, or died
     health: Health
+    kv_cache_bytes: int  # of all the blocks, once each has been used
+    vision_cache_bytes: int  # of what was encoded and is kept

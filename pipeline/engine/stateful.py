@@ -99,6 +99,8 @@ class StatefulEngine:
             tokens_per_second=0.0,
             failures=self._failures,
             health="dead" if self._closed else "serving",
+            kv_cache_bytes=0,
+            vision_cache_bytes=self._vision.cached_bytes,
         )
 
     def _serve(self) -> None:

@@ -76,7 +76,8 @@ def test_what_was_in_the_blocks_before_leaves_no_trace(runner: ModelRunner, data
 def test_the_pool_is_no_larger_than_asked(fp32_folder: Path) -> None:
     compiler = Compiler(fp32_folder, EngineConfig(device="CPU"))
     block_bytes = sum(cache[0].nbytes for cache in ModelRunner(compiler, 2**30, 1)._caches)
-    assert ModelRunner(compiler, 5 * block_bytes + 1, 100).num_blocks == 5
+    runner = ModelRunner(compiler, 5 * block_bytes + 1, 100)
+    assert (runner.num_blocks, runner.kv_cache_bytes) == (5, 5 * block_bytes)
     with pytest.raises(InputError, match=rf"kv_cache_bytes is 10; one block of 32 tokens takes {block_bytes:,}\."):
         ModelRunner(compiler, 10, 100)
 

@@ -17,7 +17,7 @@ from ui.metrics import OUTCOMES, Metrics
 
 BOOKS = Stats(
     running=2, waiting=3, num_blocks=100, num_free_blocks=40, block_hits=7, block_evictions=5, preemptions=1, encoded_slices=9, generated_tokens=11,
-    tokens_per_second=0.5, failures=1, health="serving",
+    tokens_per_second=0.5, failures=1, health="serving", kv_cache_bytes=1600, vision_cache_bytes=64,
 )  # fmt: skip
 
 
@@ -106,7 +106,7 @@ def test_the_books_of_the_engine_are_read_when_they_are_asked_for_and_missing_wi
     names = {
         "ready": 1, "engine_running": 2, "engine_waiting": 3, "kv_blocks": 100, "kv_blocks_free": 40, "prefix_cache_hits_total": 7,
         "prefix_cache_evictions_total": 5, "preemptions_total": 1, "encoded_slices_total": 9, "generated_tokens_total": 11,
-        "engine_failures_total": 1,
+        "engine_failures_total": 1, "kv_cache_bytes": 1600, "vision_cache_bytes": 64,
     }  # fmt: skip
     assert {name: _value(metrics, name) for name in names} == names
 

@@ -8,6 +8,7 @@
 # make pictures  the screenshots of the README, taken by the browser tests
 # make fuzz      twenty thousand hostile files, chosen by FUZZ_SEED, and what became of them
 # make coverage  what of pipeline/ the tests run, by branches
+# make audit     what the Space is made of (build/sbom.json), and its known vulnerabilities where their database can be reached
 # make mutants   how many changes of the engine's books the tests notice
 
 SHELL := bash
@@ -18,7 +19,7 @@ RUN := .venv/bin/python
 DEV := .venv-dev/bin/python
 UNIT := tests --ignore=tests/bench --ignore=tests/browser --ignore=tests/conversion --ignore=tests/demo --ignore=tests/reliability --ignore=tests/test_app.py --ignore=tests/test_api_docs.py $(foreach part,ask chat health server,--ignore=tests/ui/test_$(part).py)
 
-.PHONY: quick run test lint format bench trust soak examples pictures fuzz coverage mutants clean
+.PHONY: quick run test lint format bench trust soak examples pictures fuzz coverage audit mutants clean
 
 quick: format lint
 	$(DEV) -m pytest -q $(UNIT)
@@ -47,7 +48,7 @@ bench: .venv/installed .venv-dev/installed
 
 trust: .venv-dev/browser
 	rm -f bench/results/reliability.jsonl
-	CONVERSATIONS=200 FUZZ=6000 RELIABILITY_LINES=bench/results/reliability.jsonl $(DEV) -m pytest -q -p no:randomly tests/reliability tests/browser/test_stop.py
+	CHATS=1000 CONVERSATIONS=200 FUZZ=6000 RELIABILITY_LINES=bench/results/reliability.jsonl $(DEV) -m pytest -q -p no:randomly tests/reliability tests/browser/test_stop.py
 	$(DEV) -m bench.trust
 
 soak: .venv-dev/installed
@@ -69,6 +70,11 @@ fuzz: .venv-dev/installed
 
 coverage: .venv-dev/installed
 	$(DEV) -m pytest -q --cov $(UNIT) tests/reliability
+
+audit: .venv/installed .venv-dev/installed
+	mkdir -p build
+	$(DEV) -m cyclonedx_py environment --output-reproducible -o build/sbom.json .venv/bin/python
+	$(DEV) -m pip_audit --strict --path .venv/lib/python3*/site-packages 2>&1 | tee build/audit.txt || { ! grep -q "^Found" build/audit.txt && echo "Not audited: the database cannot be reached."; }
 
 mutants: .venv-dev/installed
 	$(DEV) -m mutmut run

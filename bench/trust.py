@@ -25,6 +25,7 @@ PROMISES = {
     "prompt lookup": "Guessing ahead changes no answer.",
     "R8": "A long prompt takes its share of a step; short ones do not wait for the whole of it.",
     "R9": "More than there is room for is served or refused in a sentence; nothing hangs.",
+    "R10": "Large pictures, small ones, videos and words: once the caches are full, a process holds no more afterwards than before.",
     "R11": "Endless answers in a pool of ten blocks end, and every block is free afterwards.",
     "R12": "A model that fails tells everybody, and answers the next rightly.",
     "R12 the thread dies": "An engine that cannot go on is made again; `/healthz` says so meanwhile.",
@@ -77,7 +78,7 @@ def _words(figures: Any) -> str:
     if isinstance(figures, dict):
         return ", ".join(f"{name.replace('_', ' ')} {_words(value)}" for name, value in figures.items() if value != [])
     if isinstance(figures, list):
-        return " / ".join(map(_words, figures))
+        return " / ".join(map(_words, figures)).replace(" / +- / ", " ± ")
     return str(figures)
 
 

@@ -25,6 +25,7 @@ def exact() -> Iterator[Exact]:
         yield Exact(assistant)
 
 
+@pytest.mark.timeout(0 if CONVERSATIONS > 100 else 300)
 async def test_every_answer_of_many_interleaved_conversations_is_about_ones_own_picture(exact: Exact, tmp_path: Path) -> None:
     shown = list(itertools.islice(((colour, number) for number in range(11, 99, 3) for colour in SAYABLE), CONVERSATIONS))
     wrong: list[str] = []

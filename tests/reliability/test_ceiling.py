@@ -1,0 +1,28 @@
+"""Memory has a ceiling, and nothing is kept but what the caches may keep (R10)."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.process import ROOT
+from tests.reliability.soak import CEILING_MIB, MOST_GROWTH_MIB_PER_1000
+
+#: 1,000 in the long form: CHATS=1000 make trust.
+CHATS = int(os.environ.get("CHATS", "24"))
+
+
+@pytest.mark.timeout(0 if CHATS > 100 else 300)
+def test_after_many_large_pictures_a_process_holds_what_it_held_before() -> None:
+    """In a process of its own: what other tests left would be used again and hide what is lost."""
+    command = [sys.executable, "-m", "tests.reliability.ceiling", "--chats", str(CHATS)]
+    line = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
+    print(line)
+    found = json.loads(line)["R10"]
+    assert found["rss_max_mib"] < CEILING_MIB
+    assert found["rss_growth_mib"] < MOST_GROWTH_MIB_PER_1000 * max(CHATS / 1000, 1.0)
+    for held, most in (found["vision_cache_mib"], found["kv_mib"]):
+        assert most - 1 < held <= most
+    assert found["kv_blocks_held_after"] == 0

@@ -111,8 +111,8 @@ class Visitor:
 
 
 def visiting(address: str) -> httpx.AsyncClient:
-    """Connections enough for everybody at once."""
-    return httpx.AsyncClient(base_url=address, timeout=120, limits=httpx.Limits(max_connections=300))
+    """Connections enough for everybody at once. An idle one is let go before the server does so, perhaps just when it is used again."""
+    return httpx.AsyncClient(base_url=address, timeout=120, limits=httpx.Limits(max_connections=300, keepalive_expiry=1.0))
 
 
 def held() -> dict[str, int]:

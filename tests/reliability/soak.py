@@ -100,8 +100,8 @@ def soak(seconds: float, seed: int, visitors: int, folder: Path) -> tuple[dict[s
     return found, diary
 
 
-def _come(people: list[Visitor], over: Callable[[], bool], left: Callable[[], float]) -> int:
-    """Everybody comes until it is over, which is looked for every few seconds; how many then still wait, two minutes later."""
+def _come(people: list[Visitor], over: Callable[[], bool], left: Callable[[], float]) -> list[str]:
+    """Everybody comes until it is over, which is looked for every few seconds; at what those are who still wait two minutes later."""
     ends = threading.Event()
     threads = [threading.Thread(target=visitor.come_until, args=(ends,), daemon=True) for visitor in people]
     for thread in threads:
@@ -112,7 +112,7 @@ def _come(people: list[Visitor], over: Callable[[], bool], left: Callable[[], fl
     latest = time.monotonic() + 120
     for thread in threads:
         thread.join(max(latest - time.monotonic(), 0.0))
-    return sum(thread.is_alive() for thread in threads)
+    return [visitor.visit for visitor, thread in zip(people, threads, strict=True) if thread.is_alive()]
 
 
 def main() -> int:
@@ -131,7 +131,7 @@ def main() -> int:
     print(json.dumps({"R18": found}))
     (rise, _, within), growth = found.get("rss_slope_mib_per_h", (0, "", 0)), found.get("rss_growth_mib_per_1000", 0)
     leaks = rise > within and growth > MOST_GROWTH_MIB_PER_1000
-    bad = found["errors"] + found["visitors_who_still_wait"] + found["kv_blocks_held_after"] + found["exit_status"]
+    bad = found["errors"] + len(found["visitors_who_still_wait"]) + found["kv_blocks_held_after"] + found["exit_status"]
     return int(bool(bad or leaks or found["rss_mib"][1] > CEILING_MIB))
 
 

@@ -16,7 +16,7 @@ from gradio_client.exceptions import AppError
 
 from demo.exam import video_file
 from tests.reliability.visiting import COLOUR, NUMBER, SAYABLE, picture, request
-from tests.serving import connect, message
+from tests.serving import connect, message, until
 
 #: How often each kind of visit is made.
 KINDS = {"chat": 40, "compare": 15, "video": 8, "stop": 10, "leave": 10, "retry": 8, "big": 3, "wrong_file": 6}
@@ -67,12 +67,13 @@ class Visitor:
         self._address, self._diary, self._files = address, diary, files
         self._random = np.random.default_rng(seed)
         self._client: Client = connect(address)
+        self.visit = ""  # the kind of the one that is being made
         files.mkdir(parents=True)
 
     def come_until(self, over: threading.Event) -> None:
         share = np.array(list(KINDS.values())) / sum(KINDS.values())
         while not over.is_set():
-            kind = tuple(KINDS)[int(self._random.choice(len(KINDS), p=share))]
+            kind = self.visit = tuple(KINDS)[int(self._random.choice(len(KINDS), p=share))]
             self._client.reset_session()
             self._diary.visits += 1
             try:
@@ -97,6 +98,8 @@ class Visitor:
         job = self._client.submit(message(COLOUR, self._picture()[2], self._picture()[2]), api_name="/chat")
         next(iter(job), None)
         job.cancel()
+        # The client reads one session at a time: what the next visitor is told would not be heard before this stream has ended, as it must.
+        until(lambda: not self._client.stream_open)
 
     def leave(self) -> None:
         """Hang up in the middle of an answer, having sent nothing else."""

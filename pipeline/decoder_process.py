@@ -1,118 +1,118 @@
-"""Requests with an open file each, at the socket that is standard input -> its pictures, each in memory of its own, and at last how decoding ended.
+"""A request with an open file -> what `pipeline.decoder_program` says of it: one process that runs it, and our end of the socket to that."""
 
-The program of a process that `pipeline.decoder` starts. It forks for every file, so that no two files ever meet in one process: whatever a file does
-to a codec ends with it.
-"""
-
-import dataclasses
-import gc
+import contextlib
+import io
 import json
+import mmap
 import os
-import resource
+import select
 import signal
 import socket
+import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from typing import Any, BinaryIO
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, cast
 
 import PIL.Image
 
-from pipeline import errors
-from pipeline.config import MediaLimits
+from pipeline.decoder_program import MESSAGE_BYTES, SOCKET_TYPE, raised
 from pipeline.errors import InputError
-from pipeline.media import Head, Picture, Used, out_of_memory
-from pipeline.still import decode_image, read_image_head
-from pipeline.video import decode_video, read_video_head
+from pipeline.media import Head, Picture
 
-# Of a socket whose every message is whole, however the process that sends it ends.
-SOCKET_TYPE = socket.SOCK_SEQPACKET
-MESSAGE_BYTES = 16_384
-# Whoever asked kills in time. This much later a process that nobody waits for any more ends by itself.
-GRACE_SECONDS = 5
+# Without the package's own imports, among which is OpenVINO: that process decodes and nothing else.
+PROGRAM = """
+import sys, types
+folder, *sys.path = sys.argv[1:]
+sys.modules["pipeline"] = package = types.ModuleType("pipeline")
+package.__path__ = [folder]
+from pipeline.decoder_program import main
+main()
+"""
+# How often somebody who waits for a file looks whether they still want it.
+TICK_MS = 50
 
 
-def encode_request(wish: str, name: str, limits: MediaLimits, used: Used) -> bytes:
-    """A request for a "picture" or a "video", or for a "picture head" or a "video head"."""
-    return json.dumps([wish, name, dataclasses.asdict(limits), dataclasses.asdict(used)]).encode()
+class Process:
+    """A process of that program, for one request at a time."""
 
+    def __init__(self) -> None:
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, SOCKET_TYPE)
+        with theirs:
+            # An environment without secrets; a session of its own, so that it and what it forks can be killed together.
+            self._popen = subprocess.Popen(  # noqa: S603
+                [sys.executable, "-I", "-c", PROGRAM, str(Path(__file__).parent), *filter(None, sys.path)],
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env={"OPENBLAS_NUM_THREADS": "1"},
+                start_new_session=True,
+            )
+        self._poll = select.poll()
+        self._poll.register(self._socket, select.POLLIN)
+        self.is_ready = True
+        self.exit_status = 0
+        self.peak_kib = 0
 
-def main() -> None:
-    """Serve until whoever asks is gone."""
-    PIL.Image.init()  # all of Pillow's formats, which otherwise every fork would import for itself
-    gc.freeze()  # what all forks share is not touched by the collector
-    with socket.socket(fileno=os.dup(sys.stdin.fileno())) as control:
+    def is_alive(self) -> bool:
+        return self._popen.poll() is None
+
+    def ask(self, request: bytes, file: BinaryIO) -> None:
+        self.is_ready = False
+        with contextlib.ExitStack() as stack:
+            if isinstance(file, io.BytesIO):
+                memory = stack.enter_context(os.fdopen(os.memfd_create("file"), "wb"))
+                memory.write(file.getbuffer())
+                memory.flush()
+                file = memory
+            file.seek(0)
+            with contextlib.suppress(OSError):  # it is gone, which the reply will tell
+                socket.send_fds(self._socket, [request], [file.fileno()])
+
+    def replies(self, check: Callable[[], None]) -> Iterator[Picture | Head | InputError]:
+        """What it says until decoding has ended, with its `exit_status`; `check` is called while nothing comes and may raise."""
         while True:
-            message, descriptors, _, _ = socket.recv_fds(control, MESSAGE_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
-            if not message:
-                return
-            with os.fdopen(descriptors[0], "rb") as file:
-                child = os.fork()
-                if child == 0:
-                    _run(control, file, json.loads(message))
-            _, status, usage = os.wait4(child, 0)
+            check()
+            if not self._poll.poll(TICK_MS):
+                continue
             try:
-                _send(control, {"exit": os.waitstatus_to_exitcode(status), "peak_kib": usage.ru_maxrss})
-            except OSError:
+                message, descriptors, _, _ = socket.recv_fds(self._socket, MESSAGE_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
+            except ConnectionResetError:
+                message, descriptors = b"", []
+            if not message:
+                self.exit_status = self._popen.wait() or 1  # it does not end by itself
                 return
+            reply = json.loads(message)
+            if "exit" in reply:
+                self.exit_status, self.peak_kib, self.is_ready = reply["exit"], reply["peak_kib"], True
+                return
+            if "error" in reply:
+                yield raised(reply)
+            elif descriptors:
+                yield _picture(reply, descriptors[0])
+            else:
+                width, height = reply["size"]
+                yield Head((width, height), reply["seconds"])
+
+    def kill(self) -> None:
+        """End it and what it forked; another thread may be waiting for its replies, and then gets the last of them."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._popen.pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        """End it and give back what it took."""
+        self.kill()
+        self._popen.wait()
+        self._socket.close()
 
 
-def _run(control: socket.socket, file: BinaryIO, request: list[Any]) -> None:
-    """Decode one file and end this process."""
-    wish, name, limits, used = request[0], request[1], MediaLimits(**request[2]), Used(**request[3])
-    status = 1
-    try:
-        confine(limits, used)
-        try:
-            for found in decode(wish, file, limits, name, used):
-                _hand_over(control, found)
-        except InputError as error:
-            _send(control, {"error": type(error).__name__, "sentence": str(error), "cause": repr(error.__cause__)[:1000]})
-        except MemoryError:
-            error_class = "VideoError" if wish.startswith("video") else "ImageError"
-            _send(control, {"error": error_class, "sentence": out_of_memory(name, limits), "cause": "MemoryError"})
-        status = 0
-    finally:
-        os._exit(status)
-
-
-def decode(wish: str, file: BinaryIO, limits: MediaLimits, name: str, used: Used) -> Iterator[Picture | Head]:
-    """What is wished for of an open file."""
-    match wish:
-        case "picture":
-            yield decode_image(file, limits, name, used)
-        case "video":
-            yield from decode_video(file, limits, name, used)
-        case "picture head":
-            yield read_image_head(file, limits, name)
-        case "video head":
-            yield read_video_head(file, limits, name)
-
-
-def confine(limits: MediaLimits, used: Used) -> None:
-    """Bound this process: memory, processor time, time, and nothing of what it holds is dumped if it crashes."""
-    seconds = max(int(limits.max_decode_seconds - used.seconds), 0) + GRACE_SECONDS
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_DATA, (limits.max_decode_bytes,) * 2)
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds * (os.cpu_count() or 1),) * 2)
-    signal.alarm(seconds)
-
-
-def raised(reply: Mapping[str, Any]) -> InputError:
-    """The error that a reply tells of."""
-    error: InputError = getattr(errors, reply["error"])(reply["sentence"])
-    error.__cause__ = RuntimeError(reply["cause"])
-    return error
-
-
-def _hand_over(control: socket.socket, found: Picture | Head) -> None:
-    if isinstance(found, Head):
-        _send(control, {"size": found.size, "seconds": found.seconds})
-        return
-    with os.fdopen(os.memfd_create("picture"), "wb") as memory:
-        found.image.save(memory, "PPM")  # a short header, then rows of RGB, written without another copy
-        reply = {"size": found.image.size, "time": found.time, "others": found.others}
-        socket.send_fds(control, [json.dumps(reply).encode()], [memory.fileno()])
-
-
-def _send(control: socket.socket, reply: Mapping[str, Any]) -> None:
-    control.send(json.dumps(reply).encode())
+def _picture(reply: dict[str, Any], descriptor: int) -> Picture:
+    width, height = reply["size"]
+    with (
+        os.fdopen(descriptor, "rb") as file,
+        mmap.mmap(file.fileno(), 0, mmap.MAP_SHARED | mmap.MAP_POPULATE, mmap.PROT_READ) as memory,
+        memoryview(memory) as whole,
+        whole[-3 * width * height :] as pixels,  # they follow a header
+    ):
+        image = PIL.Image.frombuffer("RGB", (width, height), cast("bytes", pixels), "raw", "RGB", 0, 1)
+    return Picture(image, reply["time"], reply["others"])

@@ -22,6 +22,7 @@ ORDER = [
     "media",
     "still",
     "video",
+    "decoder_program",
     "decoder_process",
     "decoder",
     "attachments",

@@ -14,9 +14,9 @@ import gradio
 import PIL.Image
 import pytest
 
-from pipeline import decoder as decoder_module
+from pipeline import decoder_process
 from pipeline.config import MediaLimits
-from pipeline.decoder import Decoder
+from pipeline.decoder import MAX_PROCESSES, Decoder
 from pipeline.errors import ImageError, InputError, PipelineError, VideoError
 from pipeline.media import Head, Used
 from pipeline.message import Image, Video
@@ -28,13 +28,13 @@ ASSETS = Path(gradio.__file__).parent / "media_assets"
 LION = ASSETS / "images" / "lion.jpg"
 LIMITS = MediaLimits()
 # What a file that begins with a word does to the codec, instead of the real decoding.
-EVIL = decoder_module.PROGRAM.replace(
+EVIL = decoder_process.PROGRAM.replace(
     "main()",
     """
 import ctypes, os, signal, threading
-from pipeline import decoder_process
-decoder_process.GRACE_SECONDS = 1
-honest = decoder_process.decode
+from pipeline import decoder_program
+decoder_program.GRACE_SECONDS = 1
+honest = decoder_program.decode
 def decode(wish, file, limits, name, used):
     word = file.read(4)
     file.seek(0)
@@ -58,7 +58,7 @@ def decode(wish, file, limits, name, used):
     elif word == b"ours":
         raise ZeroDivisionError
     yield from honest(wish, file, limits, name, used)
-decoder_process.decode = decode
+decoder_program.decode = decode
 main()
 """,
 )
@@ -73,7 +73,7 @@ def decoder() -> Iterator[Decoder]:
 @pytest.fixture
 def evil(monkeypatch: pytest.MonkeyPatch) -> Iterator[Decoder]:
     """Its processes do what a file's first word says."""
-    monkeypatch.setattr(decoder_module, "PROGRAM", EVIL)
+    monkeypatch.setattr(decoder_process, "PROGRAM", EVIL)
     with Decoder() as decoder:
         yield decoder
 
@@ -171,7 +171,7 @@ def test_a_fault_of_ours_is_not_blamed_on_the_file(evil: Decoder, word: bytes) -
 
 
 def test_a_program_that_does_not_start_is_a_fault_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoder_module, "PROGRAM", "import nowhere_to_be_found")
+    monkeypatch.setattr(decoder_process, "PROGRAM", "import nowhere_to_be_found")
     with Decoder() as decoder, pytest.raises(PipelineError, match="the decoder failed"):
         decoder.load(Image(LION), LIMITS, "Picture 1")
 
@@ -236,23 +236,23 @@ def test_there_are_never_more_processes_than_stated_and_who_waits_for_one_may_le
             evil.load(Image(b"hang"), LIMITS, "It", cancelled=cancelled)
         outcomes.append(str(caught.value))
 
-    stuck = [threading.Thread(target=wait, args=(hold,)) for _ in range(decoder_module.MAX_PROCESSES)]
+    stuck = [threading.Thread(target=wait, args=(hold,)) for _ in range(MAX_PROCESSES)]
     for thread in stuck:
         thread.start()
-    while len(evil._busy) < decoder_module.MAX_PROCESSES:
+    while len(evil._busy) < MAX_PROCESSES:
         assert all(thread.is_alive() for thread in stuck)
     leave.set()
     wait(leave)
     assert outcomes == ["It is not wanted any more."]
-    assert len(evil._busy) == decoder_module.MAX_PROCESSES
+    assert len(evil._busy) == MAX_PROCESSES
     hold.set()
     for thread in stuck:
         thread.join(60)
-    assert len(outcomes) == decoder_module.MAX_PROCESSES + 1
+    assert len(outcomes) == MAX_PROCESSES + 1
 
 
 def test_closing_tells_who_waits_and_leaves_no_process_and_no_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoder_module, "PROGRAM", EVIL)
+    monkeypatch.setattr(decoder_process, "PROGRAM", EVIL)
     before, had = descriptors(), children()
     decoder, errors = Decoder(), []
 
@@ -281,10 +281,10 @@ def test_nothing_outlives_a_process_that_is_killed_while_it_has_a_file_decoded()
     program = """
 import sys
 sys.path[:] = sys.argv[3:]
-from pipeline import decoder
+from pipeline import decoder, decoder_process
 from pipeline.config import MediaLimits
 from pipeline.message import Image
-decoder.PROGRAM = sys.argv[1]
+decoder_process.PROGRAM = sys.argv[1]
 it = decoder.Decoder()
 it.load(Image(sys.argv[2]), MediaLimits(), "It")
 print(it._idle[0]._popen.pid, flush=True)

@@ -6,7 +6,6 @@ from time import monotonic as clock
 from typing import Protocol, TypeAlias
 
 from pipeline.config import MediaLimits
-from pipeline.errors import InputError
 from pipeline.media import Head, Picture, Used, file_size
 from pipeline.message import Image, Message, Video
 from pipeline.still import image_head, load_image
@@ -36,25 +35,32 @@ class InProcess:
         return image_head(item, limits, name) if isinstance(item, Image) else video_head(item, limits, name)
 
 
-def load_all(messages: Sequence[Message], files: Files, limits: MediaLimits, reader: Reader, cancelled: Event | None = None) -> list[list[Picture]]:
-    """Decode the `files` of a conversation.
+def excess(messages: Sequence[Message], files: Files, limits: MediaLimits) -> str | None:
+    """What is too many or too much of a conversation's files, in one sentence, as far as their number and bytes tell; none is opened.
 
     Raises:
-        InputError: a file cannot be used, or there are too many or too much of them; as far as their number and bytes tell, before any is decoded.
+        InputError: a file is missing.
     """
     for message in messages:
         if len(message.media) > limits.max_message_files:
-            raise InputError(f"A message has {len(message.media)} pictures and videos; the limit is {limits.max_message_files}.")
+            return f"A message has {len(message.media)} pictures and videos; the limit is {limits.max_message_files}."
     if len(files) > limits.max_conversation_files:
-        raise InputError(
-            f"The conversation has {len(files)} pictures and videos; the limit is {limits.max_conversation_files}. Please start a new one."
-        )
+        return f"The conversation has {len(files)} pictures and videos; the limit is {limits.max_conversation_files}. Please start a new one."
     size = sum(file_size(item, name) for item, name in files)
     if size > limits.max_conversation_bytes:
-        raise InputError(
+        return (
             f"The conversation's files have {size:,} bytes; the limit is {limits.max_conversation_bytes:,}. "
             "Please start a new one or send smaller files."
         )
+    return None
+
+
+def load_all(files: Files, limits: MediaLimits, reader: Reader, cancelled: Event | None = None) -> list[list[Picture]]:
+    """Decode the `files` of a conversation.
+
+    Raises:
+        InputError: a file cannot be used, or all together have too many pixels or take too long.
+    """
     loaded: list[list[Picture]] = []
     used = Used()
     started = clock()

@@ -5,8 +5,9 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
-from pipeline.attachments import InProcess, Reader, load_all, notices
+from pipeline.attachments import Files, InProcess, Reader, excess, load_all, notices
 from pipeline.config import MediaLimits, ModelConfig
 from pipeline.errors import ImageError, InputError, PromptTooLong
 from pipeline.media import Head, Picture
@@ -14,6 +15,8 @@ from pipeline.message import Image, Message, Placeholder, Prompt, Text, Video, b
 from pipeline.preprocess import Layout, Size, Slice, cut, plan
 from pipeline.tokenizer import Tokenizer
 from pipeline.video import sample_times
+
+F = TypeVar("F")
 
 # No text has as many characters a token on average: what is longer is refused before the tokenizer spends seconds on it.
 CHARACTERS_A_TOKEN = 100
@@ -98,26 +101,33 @@ class Processor:
         """Read every picture, choose its layout and write the prompt; no pixel is resized yet. Setting `cancelled` ends the reading.
 
         Raises:
-            InputError: the turns are not a conversation, or a file cannot be used.
+            InputError: the turns are not a conversation, there is too much of it, or a file cannot be used.
             PromptTooLong: the prompt takes more than `max_prompt_tokens` (and `drop_oldest` is off, or the last turn alone is too long).
         """
         options = options or Options()
         check_turns(messages)
-        if max_prompt_tokens is not None:
-            _check_length(messages, options, CHARACTERS_A_TOKEN * max_prompt_tokens)
-        files = named(messages)
-        media = load_all(messages, files, self._limits_of(options), self._reader, cancelled)
-        dropped = 0
+        kept = messages
+        files: Files = named(messages)
+        while too_much := self._excess(kept, files, options, max_prompt_tokens):
+            kept = _shorter(kept, options, InputError(too_much))
+            files = _files_of(kept, files)
+        media = load_all(files, self._limits_of(options), self._reader, cancelled)
+        told = notices(messages, files, media)
         while True:
-            kept = messages[dropped:]
-            placed = self.place(media[sum(len(message.media) for message in messages[:dropped]) :], options)
+            placed = self.place(_files_of(kept, media), options)
             prompt = self.prompt(kept, placed, options.system_prompt)
             if max_prompt_tokens is None or len(prompt.input_ids) <= max_prompt_tokens:
-                return Plan(prompt, tuple(item for items in placed for item in items), dropped, notices(messages, files, media))
-            following = next((index for index in range(dropped + 1, len(messages)) if messages[index].role == "user"), None)
-            if not options.drop_oldest or following is None:
-                raise PromptTooLong(len(prompt.input_ids), max_prompt_tokens)
-            dropped = following
+                return Plan(prompt, tuple(item for items in placed for item in items), len(messages) - len(kept), told)
+            kept = _shorter(kept, options, PromptTooLong(len(prompt.input_ids), max_prompt_tokens))
+
+    def check(self, messages: Sequence[Message], options: Options | None = None, max_prompt_tokens: int | None = None) -> None:
+        """Whether a conversation's files and words are within the limits, as far as that is known before any file is opened.
+
+        Raises:
+            InputError: they are not, or a file is missing.
+        """
+        if too_much := self._excess(messages, named(messages), options or Options(), max_prompt_tokens):
+            raise InputError(too_much)
 
     def head(self, item: Image | Video, name: str) -> Head:
         """What the head of a file says: all that an outline needs to know of it. `name` is what an error calls it.
@@ -149,6 +159,14 @@ class Processor:
     def slices(self, plan: Plan) -> list[Slice]:
         """Resize and cut every picture of a plan; one slice for each span of the prompt's `image_bound`."""
         return [piece for item in plan.pictures for piece in cut(item.picture.image, item.layout, self.config.slices)]
+
+    def _excess(self, messages: Sequence[Message], files: Files, options: Options, max_prompt_tokens: int | None) -> str | None:
+        if max_prompt_tokens is not None:
+            texts = [part.text for message in messages for part in message.content if isinstance(part, Text)]
+            characters, limit = sum(map(len, texts)) + len(options.system_prompt or ""), CHARACTERS_A_TOKEN * max_prompt_tokens
+            if characters > limit:
+                return f"The conversation has {characters:,} characters; the limit is {limit:,}."
+        return excess(messages, files, self._limits)
 
     def _limits_of(self, options: Options) -> MediaLimits:
         most = self._limits.max_frames
@@ -194,8 +212,14 @@ def named(messages: Sequence[Message]) -> list[tuple[Image | Video, str]]:
     return found
 
 
-def _check_length(messages: Sequence[Message], options: Options, limit: int) -> None:
-    texts = [part.text for message in messages for part in message.content if isinstance(part, Text)]
-    characters = sum(map(len, texts)) + len(options.system_prompt or "")
-    if characters > limit:
-        raise InputError(f"The conversation has {characters:,} characters; the limit is {limit:,}.")
+def _files_of(latest: Sequence[Message], of_all: Sequence[F]) -> Sequence[F]:
+    """Of what belongs to each file of a conversation, the part of its latest messages."""
+    return of_all[len(of_all) - sum(len(message.media) for message in latest) :]
+
+
+def _shorter(messages: Sequence[Message], options: Options, error: InputError) -> Sequence[Message]:
+    """A conversation without its oldest turn where that was asked for and another one follows, or else the error."""
+    following = next((index for index, message in enumerate(messages) if index and message.role == "user"), None)
+    if not options.drop_oldest or following is None:
+        raise error
+    return messages[following:]

@@ -6,9 +6,9 @@ from unittest.mock import Mock
 import PIL.Image
 import pytest
 
-from pipeline.attachments import InProcess, load_all, notices
+from pipeline.attachments import InProcess, excess, load_all, notices
 from pipeline.config import MediaLimits
-from pipeline.errors import ImageError, InputError
+from pipeline.errors import ImageError
 from pipeline.media import Picture
 from pipeline.message import Image, Message, Video
 from pipeline.processor import named
@@ -17,13 +17,8 @@ LIMITS = MediaLimits()
 DOT = Image(PIL.Image.new("RGB", (4, 3)))
 
 
-def refusal(*messages: Message, limits: MediaLimits = LIMITS) -> str:
-    """The sentence; nothing was decoded."""
-    reader = Mock(spec=InProcess)
-    with pytest.raises(InputError) as caught:
-        load_all(messages, named(messages), limits, reader)
-    reader.load.assert_not_called()
-    return str(caught.value)
+def refusal(*messages: Message, limits: MediaLimits = LIMITS) -> str | None:
+    return excess(messages, named(messages), limits)
 
 
 def test_two_hundred_pictures_are_refused_in_one_sentence_before_any_is_decoded() -> None:
@@ -38,21 +33,22 @@ def test_bytes_are_counted_before_any_file_is_decoded(tmp_path: Path) -> None:
     assert refusal(message, limits=MediaLimits(max_conversation_bytes=99)) == (
         "The conversation's files have 100 bytes; the limit is 99. Please start a new one or send smaller files."
     )
-    assert refusal(Message.user(DOT, Image(tmp_path / "b"))).startswith("Picture 2 is missing")
+    with pytest.raises(ImageError, match=r"^Picture 2 is missing"):
+        refusal(Message.user(DOT, Image(tmp_path / "b")))
 
 
 def test_pixels_are_counted_over_all_pictures_of_a_conversation() -> None:
     messages = [Message.user(DOT, DOT), Message.assistant("Two."), Message.user(DOT)]
-    assert len(load_all(messages, named(messages), MediaLimits(max_conversation_pixels=36), InProcess())) == 3
+    assert len(load_all(named(messages), MediaLimits(max_conversation_pixels=36), InProcess())) == 3
     with pytest.raises(ImageError, match=r"^With picture 3 the conversation has 36 pixels in all its pictures and frames; the limit is 35\.$"):
-        load_all(messages, named(messages), MediaLimits(max_conversation_pixels=35), InProcess())
+        load_all(named(messages), MediaLimits(max_conversation_pixels=35), InProcess())
 
 
 def test_each_file_is_told_what_those_before_it_used() -> None:
     reader = Mock(spec=InProcess)
     reader.load.side_effect = lambda item, *_: [Picture(PIL.Image.new("RGB", (5, 2)))] * (2 if isinstance(item, Video) else 1)
     messages = [Message.user(DOT, Video(b"v"), DOT), Message.user(Video(b"v"))]
-    load_all(messages, named(messages), LIMITS, reader)
+    load_all(named(messages), LIMITS, reader)
     told = [(name, used.pixels) for _, _, name, used, _ in (call.args for call in reader.load.call_args_list)]
     assert told == [("Picture 1", 0), ("Video 1", 10), ("Picture 2", 30), ("Video 2", 40)]
     seconds = [call.args[3].seconds for call in reader.load.call_args_list]

@@ -153,3 +153,18 @@ def test_a_picture_so_thin_that_it_would_hold_the_encoder_for_minutes_is_refused
 def test_a_text_of_megabytes_is_refused_before_it_is_tokenised(processor: Processor) -> None:
     with pytest.raises(InputError, match=r"^The conversation has 1,000,001 characters; the limit is 819,200\.$"):
         processor.plan([Message.user("a" * 1_000_001)], max_prompt_tokens=8192)
+
+
+def test_too_many_files_are_refused_before_one_is_opened_or_leave_with_the_oldest_turns(golden: Path) -> None:
+    limited = Processor(golden / "tiny_model", MediaLimits(max_conversation_files=2))
+    gone = Image(golden / "deleted long ago")
+    turns = [turn for item in (Image(b"no picture"), SMALL, SMALL) for turn in (Message.user(item, "a"), Message.assistant("b"))][:-1]
+    for refuse in (limited.plan, limited.check):
+        with pytest.raises(InputError, match=r"^The conversation has 3 pictures and videos; the limit is 2\. Please start a new one\.$"):
+            refuse(turns)
+    plan = limited.plan(turns, Options(drop_oldest=True))
+    assert (plan.dropped_turns, len(plan.pictures)) == (2, 2)
+    with pytest.raises(ImageError, match=r"^Picture 3 is missing"):
+        limited.plan([*turns[:-1], Message.user(gone, "?")], Options(drop_oldest=True))
+    with pytest.raises(InputError, match="has 3 pictures"):
+        limited.plan([Message.user(SMALL, SMALL, SMALL)], Options(drop_oldest=True))

@@ -69,8 +69,9 @@ class Estimator:
         """The first of the candidates that fits the context and is within the target, or the last; and what it costs.
 
         Raises:
-            InputError: a file cannot be used.
+            InputError: a file cannot be used, or there is too much of the conversation.
         """
+        self._processor.check(messages, candidates[0], self._max_prompt_tokens)
         for options in candidates:
             cost = self._cost(messages, options)
             if cost.prompt_tokens <= self._max_prompt_tokens and (cost.seconds is None or cost.seconds <= TARGET_SECONDS):

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import PIL.Image
 import pytest
 
-from pipeline import Image, ImageError, Message, Options, Processor, Video
+from pipeline import Image, ImageError, InputError, Message, Options, Processor, Video
 from pipeline.artifacts import BUNDLED
 from pipeline.pace import Pace
 from tests.serving import VIDEO, StandIn
@@ -139,3 +139,10 @@ def test_each_assistant_of_a_model_has_an_estimator_of_its_own() -> None:
     first = estimates.now()
     holder.assistant = StandIn()
     assert estimates.now() is not first
+
+
+def test_too_much_of_a_conversation_is_refused_before_any_of_it_is_opened(estimator: Estimator) -> None:
+    with pytest.raises(InputError, match=r"^A message has 51 pictures and videos; the limit is 50\.$"):
+        cost(estimator, [Message.user(*[Image("nowhere.png")] * 51, "?")])
+    with pytest.raises(InputError, match=r"^The conversation has 819,201 characters"):
+        cost(estimator, [Message.user("a" * 819_201)])

@@ -2,12 +2,12 @@
 
 import asyncio
 import contextlib
+import functools
 import logging
 import sys
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self, TypeAlias
@@ -24,10 +24,11 @@ from pipeline.engine.model_runner import BLOCK_SIZE, ModelRunner, kv_cache_bytes
 from pipeline.engine.request import Event, Failed, Finished, Progress, Request, Stats, Tokens
 from pipeline.engine.stateful import StatefulEngine
 from pipeline.engine.stateful_runner import StatefulRunner
-from pipeline.errors import EngineDead, InputError, PipelineError
+from pipeline.errors import InputError, PipelineError
 from pipeline.message import Image, Message, Text
 from pipeline.pace import Pace
 from pipeline.processor import Options, Plan, Processor
+from pipeline.readers import Readers
 from pipeline.stream import TextStream
 
 logger = logging.getLogger("pipeline")
@@ -104,8 +105,7 @@ class Assistant:
         self._engine = _started(folder, self.processor, engine, clock)
         self._max_seconds = engine.max_seconds
         self._together = 1 if isinstance(self._engine, StatefulEngine) else engine.max_running
-        # Few at a time, because a video's decoded frames are the largest thing that a request ever holds.
-        self._readers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="reader")
+        self._readers = Readers()
         if self._decoder is not None:
             self._decoder.warm_up()
         self._clock = clock
@@ -124,10 +124,10 @@ class Assistant:
 
     def close(self, grace_seconds: float = 0.0) -> None:
         """Take no more requests, cancel those that wait, and those under way after `grace_seconds`; then let the model go."""
-        self._engine.close(grace_seconds)
-        self._readers.shutdown(wait=False, cancel_futures=True)
+        self._readers.close()
         if self._decoder is not None:
             self._decoder.close()
+        self._engine.close(grace_seconds)
 
     async def stream(
         self,
@@ -148,20 +148,15 @@ class Assistant:
         """
         generation = generation or GenerationConfig()
         started, waited = self._clock(), False
-        loop = asyncio.get_running_loop()
-        # Decoding files takes seconds at worst and must not hold up other people's streams, nor words wait for files.
-        readers = self._readers if any(message.media for message in messages) else None
         cancelled = threading.Event()
+        prepare = functools.partial(self._prepare, messages, generation, options, on_plan, cancelled)
         try:
-            prepared = loop.run_in_executor(readers, self._prepare, messages, generation, options, on_plan, cancelled)
-        except RuntimeError as cause:  # the pool takes no more after `close`
-            raise EngineDead("The model was shut down.") from cause
-        try:
-            request, dropped_turns, notices = await prepared
+            request, dropped_turns, notices = await self._readers.run(messages, prepare)
         finally:
             cancelled.set()
         for notice in notices:
             yield Notice(notice)
+        loop = asyncio.get_running_loop()
         events: asyncio.Queue[Event] = asyncio.Queue()
 
         def publish(event: Event) -> None:

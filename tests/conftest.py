@@ -12,7 +12,7 @@ import huggingface_hub
 import hypothesis
 import pytest
 
-from pipeline import Assistant, decoder
+from pipeline import Assistant, decoder_process
 from pipeline.artifacts import BUNDLED
 from pipeline.config import ModelConfig, SliceConfig, TextConfig, VisionConfig
 from pipeline.message import Image, Message, Placeholder, build_prompt
@@ -29,7 +29,7 @@ hypothesis.settings.register_profile("unshrunk", phases=[hypothesis.Phase.genera
 # For `make coverage`: processes that decode have an environment of their own, without what tells other processes to be measured.
 if measured := os.environ.get("COVERAGE_PROCESS_CONFIG"):
     started = f"import os; os.environ['COVERAGE_PROCESS_CONFIG'] = {measured!r}; import coverage; coverage.process_startup()"
-    decoder.PROGRAM = started + decoder.PROGRAM
+    decoder_process.PROGRAM = started + decoder_process.PROGRAM
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -43,6 +43,7 @@ ORDER = [
     "engine.stateful",
     "stream",
     "pace",
+    "readers",
     "assistant",
     "__init__",
     "__main__",

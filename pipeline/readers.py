@@ -1,0 +1,64 @@
+"""What is to be done with a conversation's files -> done in a thread beside the event loop, small conversations not behind large ones."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from pipeline.errors import EngineDead, InputError, PipelineError
+from pipeline.message import Message, Video
+
+T = TypeVar("T")
+
+# Few at a time, because the decoded frames of a conversation are the largest thing that a request ever holds.
+THREADS = 2
+# A video may take two minutes to read, and so may many pictures. So few pictures take seconds at worst, and have a thread of their own.
+FEW_PICTURES = 4
+
+
+class Readers:
+    """The threads that read files; decoding takes seconds at worst and must not hold up other people's streams, nor words wait for files."""
+
+    def __init__(self) -> None:
+        self._for_any = ThreadPoolExecutor(THREADS, thread_name_prefix="reader")
+        self._for_few = ThreadPoolExecutor(1, thread_name_prefix="quick-reader")
+        self._closed = threading.Event()
+
+    async def run(self, messages: Sequence[Message], work: Callable[[], T]) -> T:
+        """What `work` gives for these messages, and raises.
+
+        Raises:
+            EngineDead: closed meanwhile; who waits for a thread is told at once.
+        """
+
+        def unless_closed() -> T:
+            if self._closed.is_set():
+                raise EngineDead("The model was shut down.")
+            try:
+                return work()
+            except InputError:
+                raise
+            except PipelineError as cause:
+                if self._closed.is_set():
+                    raise EngineDead("The model was shut down.") from cause
+                raise
+
+        try:
+            done = asyncio.get_running_loop().run_in_executor(self._pool(messages), unless_closed)
+        except RuntimeError as cause:  # a pool takes no more after `close`
+            raise EngineDead("The model was shut down.") from cause
+        return await done
+
+    def close(self) -> None:
+        """Take no more; what is under way ends as its files are let go."""
+        self._closed.set()
+        for pool in (self._for_any, self._for_few):
+            pool.shutdown(wait=False)
+
+    def _pool(self, messages: Sequence[Message]) -> ThreadPoolExecutor | None:
+        """None is the event loop's own."""
+        media = [item for message in messages for item in message.media]
+        if not media:
+            return None
+        return self._for_any if len(media) > FEW_PICTURES or any(isinstance(item, Video) for item in media) else self._for_few

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.config import ModelConfig, SliceConfig, TextConfig, VisionConfig
 from pipeline.errors import InputError
-from pipeline.message import Image, Message, Placeholder, Prompt, Text, build_prompt, check_turns
+from pipeline.message import Image, Message, Placeholder, Prompt, Text, Video, build_prompt, check_turns
 from pipeline.preprocess import plan
 from pipeline.tokenizer import Tokenizer
 
@@ -112,7 +112,14 @@ def test_half_a_surrogate_pair_becomes_a_replacement_character() -> None:
 
 def test_messages_compare_by_content() -> None:
     assert Message.user("a", Image(Path("b.png"))) == Message("user", (Text("a"), Image(Path("b.png"))))
+    assert Message.assistant("a", Image(Path("b.png"))) == Message("assistant", (Text("a"), Image(Path("b.png"))))
     assert Message.user("a") != Message.assistant("a")
+
+
+def test_frames_and_rows_of_slices_stand_on_lines_of_their_own(tokenizer: Tokenizer) -> None:
+    prompt = build_prompt([Message.user(Video(b""))], [[Placeholder(None, (2, 2)), Placeholder(None, None)]], tokenizer, CONFIG)
+    overview, piece = (f"<{mark}>{'<unk>' * 64}</{mark}>" for mark in ("image", "slice"))
+    assert prompt.text.partition("user\n")[2].partition("<|im_end|>")[0] == f"{overview}{piece * 2}\n{piece * 2}\n{overview}"
 
 
 @pytest.mark.parametrize(

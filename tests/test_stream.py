@@ -42,6 +42,10 @@ def test_the_earliest_of_several_stop_strings_counts() -> None:
     assert text.push(b"more") == ""
 
 
+def test_the_first_of_a_stop_string_that_comes_twice_counts() -> None:
+    assert stream("User:").push(b"Yes. User: no. User: yes.") == "Yes. "
+
+
 @pytest.mark.parametrize("text", ["", "a", "ab", "aab", "aaaab"])
 def test_overlapping_beginnings_are_found(text: str) -> None:
     expected = text.partition("aab")[0]

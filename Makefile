@@ -3,13 +3,14 @@
 # make test      everything, in an environment of its own
 # make bench     the benchmarks, and their figures in the documents; an hour, 40 GB of disk
 # make trust     the tests of reliability in their long form, and their table in docs/trust.md
+# make peers     four of these tests beside openvino_genai and the notebook's way, and their table; ten minutes
 # make soak      hours of visitors: make soak HOURS=8 SEED=7
 # make examples  the pictures of examples/, drawn anew
 # make pictures  the screenshots of the README, taken by the browser tests
 # make fuzz      twenty thousand hostile files, chosen by FUZZ_SEED, and what became of them
 # make coverage  what of pipeline/ the tests run, by branches
 # make audit     what the Space is made of (build/sbom.json), and its known vulnerabilities where their database can be reached
-# make mutants   how many changes of the engine's books the tests notice
+# make mutants   how many changes of the engine's books, of messages and of limits the tests notice; an hour
 
 SHELL := bash
 .SHELLFLAGS := -o pipefail -c
@@ -19,7 +20,7 @@ RUN := .venv/bin/python
 DEV := .venv-dev/bin/python
 UNIT := tests --ignore=tests/bench --ignore=tests/browser --ignore=tests/conversion --ignore=tests/demo --ignore=tests/reliability --ignore=tests/test_app.py --ignore=tests/test_api_docs.py $(foreach part,ask chat health server,--ignore=tests/ui/test_$(part).py)
 
-.PHONY: quick run test lint format bench trust soak examples pictures fuzz coverage audit mutants clean
+.PHONY: quick run test lint format bench trust peers soak examples pictures fuzz coverage audit mutants clean
 
 quick: format lint
 	$(DEV) -m pytest -q $(UNIT)
@@ -51,6 +52,12 @@ trust: .venv-dev/browser
 	CHATS=1000 CONVERSATIONS=200 FUZZ=6000 RELIABILITY_LINES=bench/results/reliability.jsonl $(DEV) -m pytest -q -p no:randomly tests/reliability tests/browser/test_stop.py
 	$(DEV) -m bench.trust
 
+peers: .venv-dev/installed
+	rm -rf build/demo-fp32
+	$(DEV) convert.py demo/model/checkpoint --output build/demo-fp32 --weight-format fp32
+	$(DEV) -m tests.reliability.side_by_side build/demo-fp32
+	$(DEV) -m bench.trust
+
 soak: .venv-dev/installed
 	$(DEV) -m tests.reliability.soak $(if $(HOURS),--hours $(HOURS)) $(if $(SEED),--seed $(SEED))
 	$(DEV) -m bench.trust
@@ -78,7 +85,8 @@ audit: .venv/installed .venv-dev/installed
 
 mutants: .venv-dev/installed
 	$(DEV) -m mutmut run
-	$(DEV) -m mutmut export-cicd-stats
+	$(DEV) -m bench.mutants
+	$(DEV) -m bench.trust
 
 clean:
 	rm -rf mutants .venv .venv-dev .mypy_cache .pytest_cache .ruff_cache

@@ -7,7 +7,9 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results"
-LINES, HOSTILE, SOAK = (RESULTS / name for name in ("reliability.jsonl", "hostile_files.jsonl", "soak.json"))
+LINES, HOSTILE, SOAK, PEERS, MUTANTS = (
+    RESULTS / name for name in ("reliability.jsonl", "hostile_files.jsonl", "soak.json", "peers.jsonl", "mutants.json")
+)
 PAGE = ROOT / "docs" / "trust.md"
 START, END = "<!-- figures: made by `make trust` -->", "<!-- end of figures -->"
 
@@ -51,11 +53,20 @@ PROMISES = {
     "R18 in short": "Half a minute of the soak.",
 }
 
+#: By the name of the test in `tests/reliability/side_by_side.py`, in the order of its table.
+SIDE_BY_SIDE = {
+    "cache": "Ten pictures under the same words, each shown twice and once with one pixel changed: answers that differ from those without a cache.",
+    "cancel": "The second question of a conversation is stopped under way: next answers that differ from those in which it was never asked, "
+    "and milliseconds until nothing is computed for it any more.",
+    "crowd": "Visitors who each show a picture and ask twice, in turn: answers that differ from those given to each alone.",
+    "hostile": "A fixed hundred of the hostile pictures: what becomes of them, and the most memory above that at the start.",
+}
+
 
 def rendered() -> str:
     """The page with the figures of the stored results."""
     head, _, rest = PAGE.read_text().partition(START)
-    return f"{head}{START}\n{_table()}\n\n{_soak()}\n{END}{rest.partition(END)[2]}"
+    return f"{head}{START}\n{_table()}\n\n{_side_by_side()}\n\n{_mutants()}\n\n{_soak()}\n{END}{rest.partition(END)[2]}"
 
 
 def _table() -> str:
@@ -72,6 +83,25 @@ def _table() -> str:
             tests = "; ".join(dict.fromkeys(f"`{test.partition('[')[0].rpartition('/')[2]}`" for test, _ in measured))
             rows.append(f"| {name if name.startswith('R') else ''} | {PROMISES[name]} | {figures} | {tests} |")
     return "\n".join(rows)
+
+
+def _side_by_side() -> str:
+    measured: dict[str, dict[str, str]] = {}
+    for entry in map(json.loads, PEERS.read_text().splitlines()):
+        measured.setdefault(entry["way"], {})[entry["test"]] = _words(entry["figures"])
+    rows = ["The same tests of other ways to serve the same model, by `make peers`:", ""]
+    rows += [f"| | {' | '.join(measured)} |", "|---" * (len(measured) + 1) + "|"]
+    rows += [f"| {words} | {' | '.join(way.get(test, 'not run') for way in measured.values())} |" for test, words in SIDE_BY_SIDE.items()]
+    return "\n".join(rows)
+
+
+def _mutants() -> str:
+    """How well the tests would notice a change of what must never be wrong."""
+    if not MUTANTS.exists():
+        return "How many changes of the code its tests notice has not been measured to the end yet: `make mutants`."
+    scores = json.loads(MUTANTS.read_text())
+    told = "; ".join(f"`{file}` {score['noticed']} of {score['changes']}" for file, score in scores.items())
+    return f"Changes of the code, one at a time, that its tests notice (`make mutants`): {told}."
 
 
 def _words(figures: Any) -> str:

@@ -30,8 +30,12 @@ from tests.serving import until
 VISITORS, SAMPLE_SECONDS = 4, 5.0
 CEILING_MIB, MOST_GROWTH_MIB_PER_1000 = 16 * 1024, 20
 KV_CACHE_BYTES, VISION_CACHE_BYTES, SESSIONS = 20_000_000, 16 * 2**20, 200
+# Gradio itself remembers 2,000 sessions' queues of messages, 3 KiB each, and 10,000 requests.
 APP = f"""
 import functools
+import gradio.queueing
+of_sessions = gradio.queueing.LRUCache
+gradio.queueing.LRUCache = lambda _: of_sessions({SESSIONS})
 import app, ui.server
 ui.server.MAX_SESSIONS = {SESSIONS}
 app.EngineConfig = functools.partial(app.EngineConfig, kv_cache_bytes={KV_CACHE_BYTES}, vision_cache_bytes={VISION_CACHE_BYTES})
@@ -85,7 +89,7 @@ def soak(seconds: float, seed: int, visitors: int, folder: Path) -> tuple[dict[s
     """Let visitors come for so long; the figures, and all that was seen. `folder` takes their files and the page's."""
     uploads = folder / "tmp"
     uploads.mkdir(parents=True)
-    with running(uploads, APP) as (process, client), httpx.Client(base_url=client.src, timeout=60) as http:
+    with running(uploads, APP, GRADIO_ANALYTICS_MAX_EVENTS=str(SESSIONS)) as (process, client), httpx.Client(base_url=client.src, timeout=60) as http:
         for pipe in filter(None, (process.stdout, process.stderr)):
             threading.Thread(target=pipe.read, daemon=True).start()
         until(lambda: http.get("healthz").is_success)

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.attachments import InProcess, excess, load_all, notices
 from pipeline.config import MediaLimits
-from pipeline.errors import ImageError
+from pipeline.errors import ImageError, VideoError
 from pipeline.media import Picture
 from pipeline.message import Image, Message, Video
 from pipeline.processor import named
@@ -35,6 +35,8 @@ def test_bytes_are_counted_before_any_file_is_decoded(tmp_path: Path) -> None:
     )
     with pytest.raises(ImageError, match=r"^Picture 2 is missing"):
         refusal(Message.user(DOT, Image(tmp_path / "b")))
+    with pytest.raises(VideoError, match=r"^Video 1 is missing"):
+        refusal(Message.user(Video(tmp_path / "b")))
 
 
 def test_pixels_are_counted_over_all_pictures_of_a_conversation() -> None:

@@ -10,7 +10,7 @@ from numpy.random import Generator
 from demo.chance import between, pick, shuffled
 from demo.language import Language, Reference
 from demo.layouts import Wish, arrange, fits, paint, radius
-from demo.questions import Asked, attribute, count, countable, full, references
+from demo.questions import Asked, Sought, attribute, count, countable, full, references
 from demo.scenes import COLOURS, SHAPES, Scene, Thing, ThingSize
 from demo.stock import HELD_OUT_PAIRS, Stock
 
@@ -74,14 +74,20 @@ def _which_has(random: Generator, scenes: list[Scene], language: Language) -> As
     if not options:
         return None
     what = pick(random, sorted(options, key=repr))
-    return Asked("multi", language.ask("which_has", random, thing=language.some(what)), language.image(image + 1), ("which", what))
+    return Asked(
+        "multi",
+        language.ask("which_has", random, thing=language.some(what)),
+        language.image(image + 1),
+        ("which", what),
+        sought=Sought("named", what),
+    )
 
 
 def _count_in(random: Generator, scenes: list[Scene], language: Language) -> Asked | None:
     image = int(random.random() * len(scenes))
     what = countable(scenes[image], random)
     question = language.ask("count_in", random, things=language.name(what, plural=True), number=str(image + 1))
-    return Asked("multi", question, language.count(count(scenes[image], what)), ("count", image, what))
+    return Asked("multi", question, language.count(count(scenes[image], what)), ("count", image, what), sought=Sought("shown", what, image))
 
 
 def _colour_in(random: Generator, scenes: list[Scene], language: Language) -> Asked | None:
@@ -91,13 +97,15 @@ def _colour_in(random: Generator, scenes: list[Scene], language: Language) -> As
     if not names:
         return None
     question = language.ask("colour_in", random, thing=language.name(pick(random, names)), number=str(image + 1))
-    return Asked("multi", question, attribute("colour", scenes[image].things[index], language), ("colour", image, index))
+    thing = scenes[image].things[index]
+    sought = Sought("shown", full(thing), image)
+    return Asked("multi", question, attribute("colour", thing, language), ("colour", image, index), sought=sought)
 
 
 def _read_in(random: Generator, scenes: list[Scene], language: Language) -> Asked | None:
     image = int(random.random() * len(scenes))
     answer = language.sentence(scenes[image].prints[0].text)
-    return Asked("multi", language.ask("read_in", random, number=str(image + 1)), answer, ("read", image))
+    return Asked("multi", language.ask("read_in", random, number=str(image + 1)), answer, ("read", image), sought=Sought("written", picture=image))
 
 
 def _most(random: Generator, scenes: list[Scene], language: Language) -> Asked | None:
@@ -107,17 +115,18 @@ def _most(random: Generator, scenes: list[Scene], language: Language) -> Asked |
     if numbers.count(best) != 1:
         return None
     phrase = ("more" if most else "fewer") if len(scenes) == 2 else ("most" if most else "fewest")
-    return Asked("multi", language.ask(phrase, random), language.image(numbers.index(best) + 1), phrase)
+    image = numbers.index(best)
+    return Asked("multi", language.ask(phrase, random), language.image(image + 1), phrase, sought=Sought("whole", picture=image))
 
 
 def _same_of_another(random: Generator, scenes: list[Scene], language: Language) -> list[Asked]:
     """How many, what number, or what colour the same kind of thing has, in one image and then in others."""
     images = shuffled(random, range(len(scenes)))[:3]
     if scenes[0].prints:
-        phrase, words, answers = "read_in", {}, [language.sentence(scenes[image].prints[0].text) for image in images]
+        phrase, words, sought, answers = "read_in", {}, Sought("written"), [language.sentence(scenes[image].prints[0].text) for image in images]
     elif random.random() < 0.5:
         what = countable(scenes[images[0]], random)
-        phrase, words = "count_in", {"things": language.name(what, plural=True)}
+        phrase, words, sought = "count_in", {"things": language.name(what, plural=True)}, Sought("shown", what)
         answers = [language.count(count(scenes[image], what)) for image in images]
     else:
         shape = pick(random, SHAPES)
@@ -126,11 +135,12 @@ def _same_of_another(random: Generator, scenes: list[Scene], language: Language)
         if len(chosen) < 2:
             return []
         images = [image for image, _ in chosen]
-        phrase, words = "colour_in", {"thing": language.name(Reference(shape=shape))}
+        phrase, words, sought = "colour_in", {"thing": language.name(Reference(shape=shape))}, Sought("shown", Reference(shape=shape))
         answers = [attribute("colour", thing, language) for _, thing in chosen]
-    asked = [Asked("multi", language.ask(phrase, random, number=str(images[0] + 1), **words), answers[0], images[0])]
-    for image, answer in zip(images[1:], answers[1:], strict=True):
-        asked.append(Asked("followup", language.ask("and_image", random, number=str(image + 1)), answer, image))
+    sought = [dataclasses.replace(sought, picture=image) for image in images]
+    asked = [Asked("multi", language.ask(phrase, random, number=str(images[0] + 1), **words), answers[0], images[0], sought=sought[0])]
+    for image, answer, place in zip(images[1:], answers[1:], sought[1:], strict=True):
+        asked.append(Asked("followup", language.ask("and_image", random, number=str(image + 1)), answer, image, sought=place))
     return asked
 
 
@@ -145,7 +155,7 @@ def _changed(random: Generator, stock: Stock, language: Language) -> Album:
             moved = abs(thing.x - scene.things[index].x) + abs(thing.y - scene.things[index].y)
             other = dataclasses.replace(scene, things=(*scene.things[:index], thing, *scene.things[index + 1 :]))
             if fits(other) and (thing.colour, thing.shape) not in HELD_OUT_PAIRS and (aspect != "place" or moved > 0.35):
-                asked = Asked("multi", language.ask("differs", random), language.aspect(aspect), "differs")
+                asked = Asked("multi", language.ask("differs", random), language.aspect(aspect), "differs", sought=Sought("changed"))
                 scenes = [scene, other] if random.random() < 0.5 else [other, scene]
                 others = _several(random, [_which_has, _count_in, _colour_in], scenes, language)[:2]
                 return Album(tuple(scenes), (asked, *others), alike=True)
@@ -170,7 +180,8 @@ def _missing(random: Generator, stock: Stock, language: Language) -> Album:
     less = dataclasses.replace(whole, things=(*whole.things[:index], *whole.things[index + 1 :]))
     first = random.random() < 0.5
     question = language.ask("missing", random, number="1" if first else "2", other="2" if first else "1")
-    asked = [Asked("multi", question, language.the(full(whole.things[index])), "missing")]
+    name = full(whole.things[index])
+    asked = [Asked("multi", question, language.the(name), "missing", sought=Sought("gone" if first else "came", name))]
     scenes = [whole, less] if first else [less, whole]
     asked += [one for one in (_most(random, scenes, language), _count_in(random, scenes, language)) if one and random.random() < 0.4]
     return Album(tuple(scenes), tuple(asked), alike=True)

@@ -11,7 +11,7 @@ from demo.chance import pick, shuffled, weighted
 from demo.comparisons import album
 from demo.language import CHINESE, ENGLISH, Code, Language
 from demo.layouts import Wish, arrange, large_size, ordinary_size
-from demo.questions import ASKERS, Asked, absent, ask_attribute, attribute, cell, count, countable, existing, references
+from demo.questions import ASKERS, Asked, Sought, absent, ask_attribute, attribute, cell, count, countable, existing, references
 from demo.scenes import Scene, draw
 from demo.stock import Split, Stock
 from demo.textures import photograph
@@ -57,6 +57,7 @@ class Turn:
     question: str
     answer: str
     skill: str
+    sought: Sought | None = None
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def episode(seed: int, split: Split, skill: str | None = None, *, mixed: bool | 
     mixed = skill is None if mixed is None else mixed
     skill = weighted(random, _WEIGHTS) if skill is None else skill
     media, asked = _shown(random, stock, language, skill, mixed, most)
-    turns = [Turn(media if not index else (), one.question, one.answer, one.skill) for index, one in enumerate(asked)]
+    turns = [Turn(media if not index else (), one.question, one.answer, one.skill, one.sought) for index, one in enumerate(asked)]
     return Episode(language.code, tuple(turns))
 
 

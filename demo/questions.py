@@ -1,9 +1,9 @@
 """One scene -> a question about it, of a given skill, and its one right answer; None where nothing unambiguous can be asked."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations, pairwise, permutations
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from numpy.random import Generator
 
@@ -11,6 +11,21 @@ from demo.chance import pick, shuffled
 from demo.language import Language, Reference
 from demo.scenes import COLOURS, SHAPES, Scene, Thing
 from demo.stock import Stock
+
+
+@dataclass(frozen=True)
+class Sought:
+    """Where in several pictures an answer is seen: at what so called things cover, or at what is written, in a picture as a whole, or
+    where the question names them; the "way" of a thing, where it is in the first and where in the last.
+
+    Args:
+        seen: of the things, where they are ("shown"), or where they have come, gone or either ("changed") since the picture before.
+        picture: counted from 0; None for all.
+    """
+
+    seen: Literal["shown", "came", "gone", "changed", "written", "whole", "named", "way"]
+    what: Reference = field(default_factory=Reference)
+    picture: int | None = None
 
 
 @dataclass(frozen=True)
@@ -22,6 +37,7 @@ class Asked:
     answer: str
     meaning: object
     about: int | None = None
+    sought: Sought | None = None
 
 
 Asker: TypeAlias = Callable[[Scene, Language, Stock, Generator], Asked | None]

@@ -8,7 +8,7 @@ from numpy.random import Generator
 from demo.chance import between, pick, shuffled
 from demo.language import Language
 from demo.layouts import Wish, arrange, fits
-from demo.questions import Asked, full, references
+from demo.questions import Asked, Sought, full, references
 from demo.scenes import Scene, Thing
 from demo.stock import Stock
 
@@ -47,22 +47,24 @@ def _moving(random: Generator, stock: Stock, language: Language) -> Film:
             scenes = [_with(scene, index, dataclasses.replace(thing, x=x, y=y)) for x, y in places]
             if all(fits(one) for one in scenes):
                 names = references(scene, index)
+                question = language.ask("moves", random, thing=language.name(pick(random, names)))
+                sought = Sought("changed", full(thing))
                 asked = [
-                    Asked("video", language.ask("moves", random, thing=language.name(pick(random, names))), language.direction(direction), "moves"),
-                    Asked("video", language.ask("what_moves", random), language.the(full(thing)), "what_moves"),
+                    Asked("video", question, language.direction(direction), "moves", sought=Sought("way", full(thing))),
+                    Asked("video", language.ask("what_moves", random), language.the(full(thing)), "what_moves", sought=sought),
                 ]
                 return Film(tuple(scenes), tuple(shuffled(random, asked)))
 
 
 def _appearing(random: Generator, stock: Stock, language: Language) -> Film:
     scenes, thing = _changing(random, stock)
-    asked = Asked("video", language.ask("appears", random), language.the(full(thing)), "appears")
+    asked = Asked("video", language.ask("appears", random), language.the(full(thing)), "appears", sought=Sought("came", full(thing)))
     return Film(tuple(scenes), (asked,))
 
 
 def _vanishing(random: Generator, stock: Stock, language: Language) -> Film:
     scenes, thing = _changing(random, stock)
-    asked = Asked("video", language.ask("vanishes", random), language.the(full(thing)), "vanishes")
+    asked = Asked("video", language.ask("vanishes", random), language.the(full(thing)), "vanishes", sought=Sought("gone", full(thing)))
     return Film(tuple(reversed(scenes)), (asked,))
 
 
@@ -87,9 +89,9 @@ def _ordered(random: Generator, stock: Stock, language: Language) -> Film:
     ]
     things = [full(whole.things[index]) for index in order]
     asked = [
-        Asked("video", language.ask("order", random), language.the(*things), "order"),
-        Asked("video", language.ask("first", random), language.the(things[0]), "first"),
-        Asked("video", language.ask("last", random), language.the(things[-1]), "last"),
+        Asked("video", language.ask("order", random), language.the(*things), "order", sought=Sought("came")),
+        Asked("video", language.ask("first", random), language.the(things[0]), "first", sought=Sought("came", things[0])),
+        Asked("video", language.ask("last", random), language.the(things[-1]), "last", sought=Sought("came", things[-1])),
     ]
     return Film(tuple(scenes), tuple(shuffled(random, asked)))
 
@@ -105,7 +107,8 @@ def _blinking(random: Generator, stock: Stock, language: Language) -> Film:
         away = away | {frame} if not {frame - 1, frame, frame + 1} & away else set()
     scenes = [_only(whole, set() if frame in away else {index}, {index}) for frame in range(frames)]
     name = language.name(pick(random, references(whole, index)))
-    return Film(tuple(scenes), (Asked("video", language.ask("blinks", random, thing=name), language.times(times), "blinks"),))
+    sought = Sought("changed", full(whole.things[index]))
+    return Film(tuple(scenes), (Asked("video", language.ask("blinks", random, thing=name), language.times(times), "blinks", sought=sought),))
 
 
 def _with(scene: Scene, index: int, thing: Thing) -> Scene:

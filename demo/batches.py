@@ -1,5 +1,6 @@
 """Scenes and episodes -> a training batch: slices (pictures, 3, 14, 14 * patches), what each patch shows, and prompts (episodes, tokens)."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -7,16 +8,19 @@ import numpy as np
 import PIL.Image
 import torch
 
-from demo.episodes import Episode, Media
+from demo.circuits import Known, Lessons, Shown, at_rows, known, lessons
+from demo.episodes import Episode, Media, Turn
+from demo.language import CHINESE, ENGLISH, Code
 from demo.scenes import IGNORED, LABEL_COUNTS, Scene, patch_labels
 from pipeline.config import ModelConfig
 from pipeline.media import Picture
 from pipeline.message import Image, Message, Part, Text, Video
 from pipeline.preprocess import Layout, Slice, cut, vision_position_ids
 from pipeline.processor import Options, PlannedPicture, Processor
+from pipeline.tokenizer import Tokenizer
 from pipeline.vision import sincos_table
 
-GROUP = 8  # episodes of about one length that the language model learns from at once: less is padded
+GROUP = 4  # episodes of about one length that the language model learns from at once: less is padded
 
 
 @dataclass(frozen=True)
@@ -34,8 +38,8 @@ class Example:
     sights: tuple[Sight, ...]
     input_ids: tuple[int, ...]
     image_bound: tuple[tuple[int, int], ...]
-    numbers: tuple[int, ...]  # of the picture that each sight is of, counted from 0
     targets: tuple[int, ...]  # input_ids where an answer stands, its terminator included; IGNORED elsewhere
+    known: Known
 
 
 @dataclass(frozen=True)
@@ -55,9 +59,9 @@ class Words:
 
     input_ids: torch.Tensor  # (episodes, tokens) int64
     image_positions: torch.Tensor  # (pictures * queries, 2) int64: episode and token
-    numbers: torch.Tensor  # (pictures * queries,) int64: which of its episode's pictures each row shows
     pictures: slice  # those of the batch that these episodes show, in this order
     targets: torch.Tensor  # (episodes, tokens) int64
+    lessons: Lessons
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,6 @@ def example(episode: Episode, processor: Processor) -> Example:
     placed = processor.place([_pictures(item) for item in media], Options())
     planned = [picture for pictures in placed for picture in pictures]
     pieces = [_sights(item, scene, processor) for item, scene in zip(planned, scenes, strict=True)]
-    sights, numbers = [sight for own in pieces for sight in own], [number for number, own in enumerate(pieces) for _ in own]
     messages = []
     for turn in episode.turns:
         messages += [Message("user", (*(_part(item) for item in turn.media), Text(turn.question))), Message.assistant(turn.answer)]
@@ -89,7 +92,17 @@ def example(episode: Episode, processor: Processor) -> Example:
     tokenizer = processor.tokenizer
     header = [tokenizer.control_id("<|im_start|>"), *tokenizer.encode("assistant\n")]
     ids = prompt.input_ids[: -len(header)]  # that of one more answer
-    return Example(tuple(sights), ids, prompt.image_bound, tuple(numbers), _targets(ids, header, tokenizer.control_id("<|im_end|>")))
+    terminator = tokenizer.control_id("<|im_end|>")
+    targets = _targets(ids, header, terminator)
+    overviews = itertools.accumulate((len(own) for own in pieces[:-1]), initial=0)
+    closes = tokenizer.control_id("</image_id>")
+    shown = [_shown(own[0], prompt.image_bound[index], scene, ids, closes) for own, index, scene in zip(pieces, overviews, scenes, strict=True)]
+    asked_until = len(header) + len([terminator, *tokenizer.encode("\n")]) - 1  # tokens before those from which an answer is said
+    answers = [
+        (places, turn.sought, _name_end(turn, episode.language, tokenizer, places.start - asked_until))
+        for places, turn in zip(_answers(targets), episode.turns, strict=True)
+    ]
+    return Example(tuple(sight for own in pieces for sight in own), ids, prompt.image_bound, targets, known(shown, answers, len(ids)))
 
 
 def collate(examples: Sequence[Example], config: ModelConfig) -> Batch:
@@ -131,15 +144,14 @@ def collate_sights(sights: Sequence[Sight], config: ModelConfig) -> Pictures:
 def _words(examples: Sequence[Example], pictures: slice) -> Words:
     tokens = max(len(one.input_ids) for one in examples)
     input_ids, targets = np.zeros((len(examples), tokens), np.int64), np.full((len(examples), tokens), IGNORED, np.int64)
-    positions, numbers = [], []
+    positions = []
     for row, one in enumerate(examples):
         input_ids[row, : len(one.input_ids)] = one.input_ids
         targets[row, : len(one.targets)] = one.targets
-        for (start, end), number in zip(one.image_bound, one.numbers, strict=True):
-            positions += [(row, place) for place in range(start, end)]
-            numbers += [number] * (end - start)
+        positions += [(row, place) for start, end in one.image_bound for place in range(start, end)]
     image_positions = torch.tensor(positions, dtype=torch.int64).reshape(-1, 2)
-    return Words(torch.from_numpy(input_ids), image_positions, torch.tensor(numbers, dtype=torch.int64), pictures, torch.from_numpy(targets))
+    shown = lessons([one.known for one in examples], tokens)
+    return Words(torch.from_numpy(input_ids), image_positions, pictures, torch.from_numpy(targets), shown)
 
 
 def _sights(item: PlannedPicture, scene: Scene | None, processor: Processor) -> list[Sight]:
@@ -149,6 +161,31 @@ def _sights(item: PlannedPicture, scene: Scene | None, processor: Processor) -> 
         labels = patch_labels(scene, piece.tgt_size, box) if scene else {name: np.zeros(piece.tgt_size, np.int64) for name in LABEL_COUNTS}
         sights.append(Sight(piece, labels))
     return sights
+
+
+def _shown(overview: Sight, bound: tuple[int, int], scene: Scene | None, ids: Sequence[int], closes: int) -> Shown:
+    start, end = bound
+    rows = at_rows(overview.labels, end - start)
+    digit = start - 3 if ids[start - 2] == closes else IGNORED  # an id, its end, the picture's beginning
+    return Shown(start, end, digit, rows["shape"], rows["colour"], rows["glyph"], len(scene.things) if scene else IGNORED)
+
+
+def _name_end(turn: Turn, code: Code, tokenizer: Tokenizer, end: int) -> int:
+    """The last token of the name of what is sought, in a question that ends before the token `end`; -1 if it has none."""
+    name = (ENGLISH if code == "en" else CHINESE).name(turn.sought.what) if turn.sought and turn.sought.seen == "named" else ""
+    if not name:
+        return -1
+    ids = tokenizer.encode(turn.question)
+    until = turn.question.index(name) + len(name)
+    return end - len(ids) + next(count for count in range(len(ids)) if len(tokenizer.decode(ids[: count + 1])) >= until)
+
+
+def _answers(targets: Sequence[int]) -> list[slice]:
+    """From where each answer is said: each token is said at the one before it."""
+    learned = [index for index, target in enumerate(targets) if target != IGNORED]
+    starts = [index for index in learned if targets[index - 1] == IGNORED]
+    ends = [index for index in learned if index + 1 == len(targets) or targets[index + 1] == IGNORED]
+    return [slice(start - 1, end - 1) for start, end in zip(starts, ends, strict=True)]  # the terminator is said of nothing
 
 
 def _pictures(media: Media) -> list[Picture]:

@@ -47,13 +47,6 @@ class Heads(nn.Module):
         return losses
 
 
-def number_loss(rows: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
-    """The language model's rows of pictures (rows, hidden) must say which of the conversation's pictures they belong to, counted from 0: a row with a
-    red circle says nothing of that by itself, and answers that compare pictures stay guesses until rows do.
-    """
-    return functional.cross_entropy(functional.rms_norm(rows, rows.shape[-1:]) @ directions(rows.shape[-1])[-NUMBERS:].T, numbers)
-
-
 def directions(size: int) -> torch.Tensor:
     """(size, size), square to each other; the same each time. The first are those of the labels in a picture."""
     square, _ = torch.linalg.qr(torch.randn(size, size, generator=torch.Generator().manual_seed(0)))

@@ -56,16 +56,17 @@ def places(count: int, hidden_size: int) -> torch.Tensor:
 
 
 @torch.no_grad()
-def initialise(model: MiniCPMV, lexicon: Mapping[int, Sequence[int]]) -> None:
+def initialise(model: MiniCPMV, lexicon: Mapping[int, Sequence[int]], start: int) -> None:
     """Begin every part of it.
 
     Args:
         lexicon: the rows of labels, counted through LABEL_COUNTS, and the tokens that say each.
+        start: the token with which every conversation begins.
     """
     _see_edges(model.vpm, *_see_frequencies(model.vpm))
     _look_around(model.vpm, model.config.vision.position_side_patches)
     _gather(model.resampler)
-    name(model.llm, lexicon)
+    name(model.llm, lexicon, start)
 
 
 def _see_frequencies(vpm: VisionEncoder) -> tuple[torch.Tensor, torch.Tensor]:

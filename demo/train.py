@@ -1,6 +1,6 @@
-"""Nothing but the generator -> a checkpoint of the demo model in the official format: a few million weights, trained on a CPU in four hours.
+"""Nothing but the generator -> a checkpoint of the demo model in the official format: a few million weights, trained on a CPU in five hours.
 
-    python -m demo.train --output DIR --minutes 240
+    python -m demo.train --output DIR --minutes 290
 
 First the image encoder and the resampler learn to see, from labels of what each patch shows; then the language model learns to talk about what is
 seen; then all learn together. The checkpoint is saved every few minutes and is its own state, beside the log, in the folder `training` within it: a
@@ -12,6 +12,8 @@ import json
 import math
 import signal
 import time
+from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +25,11 @@ from torch.nn import functional
 from conversion.checkpoint import Checkpoint
 from conversion.model import MiniCPMV
 from demo.batches import Batch
+from demo.circuits import circuit_losses
 from demo.curriculum import STAGES, batches, stage_at
 from demo.curve import draw_curve
 from demo.four_bits import InFourBits
-from demo.heads import Heads, number_loss
+from demo.heads import Heads
 from demo.initial import initialise, places
 from demo.lexicon import lexicon
 from demo.muon import Muon
@@ -38,20 +41,21 @@ from pipeline.tokenizer import Tokenizer
 
 PEAK = {  # the language model learns nothing more from larger ones
     "sight": {"matrices": 0.02, "others": 2e-3},
-    "names": {"matrices": 0.002, "others": 3e-4},
+    "names": {"matrices": 0.003, "others": 4e-4},
     "talk": {"matrices": 0.005, "others": 7e-4},
 }
 WARM_UP_STEPS = 100
 SIGHT_BESIDE_WORDS = 0.3  # of its rates: what is read of the pictures must not change faster than the reading learns
-DECAY_FROM = 0.6  # share of the time after which the rates fall
-NUMBERED = 2  # layers of the language model after which a picture's rows must know its number: those that learn beside the names
-FOUR_BITS_FROM = 0.85  # share of the time after which every other step computes with the language model's weights as INT4 will have them
+DECAY_FROM = 0.82  # share of the time after which the rates fall
+WEIGHTS = {"sight": 0.5, "words": 1.0, "sight beside words": 0.1, "circuits": 0.2}  # of losses
+HALF = torch.cpu._is_avx512_bf16_supported()  # matrices are multiplied in bfloat16 where that is faster, which is most of the time
+FOUR_BITS_FROM = 0.92  # share of the time after which every other step computes with the language model's weights as INT4 will have them
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="the checkpoint's folder")
-    parser.add_argument("--minutes", type=float, default=240, help="of training in all, whatever they are spread over")
+    parser.add_argument("--minutes", type=float, default=290, help="of training in all, whatever they are spread over")
     parser.add_argument("--slice", type=float, default=math.inf, help="minutes to train now")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the process that draws is ended too
@@ -71,7 +75,9 @@ class Trainer:
         self.log, self.progress_file, self.heads_file = (self.training / name for name in ("log.jsonl", "progress.json", "heads.safetensors"))
         self.config = ModelConfig.from_folder(folder)
         self.model = MiniCPMV(self.config)
-        initialise(self.model, lexicon(Tokenizer(folder)))
+        self.model.llm.set_attn_implementation("eager")  # which tells where it looks
+        tokenizer = Tokenizer(folder)
+        initialise(self.model, lexicon(tokenizer), tokenizer.control_id("<|im_start|>"))
         self.heads = Heads(self.config.vision.hidden_size, places(self.config.query_num, self.config.text.hidden_size))
         self.step, self.elapsed = 0, 0.0
         if self.progress_file.exists():
@@ -140,38 +146,41 @@ class Trainer:
                 group["lr"] = PEAK[side][name] * share[side] * fall * warm[side]
         four_bits = self.progress >= FOUR_BITS_FROM and self.step % 2 == 0
         with InFourBits(self.model.llm if four_bits else None):
-            losses = self._losses(batch, sight_learns="sight" in learning)
-            shown = [loss for name, loss in losses.items() if name != "words"]
-            total = losses.get("words", torch.zeros(())) + (0.1 if "words" in losses else 0.5) * sum(shown, torch.zeros(()))
+            with torch.autocast("cpu", torch.bfloat16, enabled=HALF):
+                losses = self._losses(batch, sight_learns="sight" in learning)
+            total = sum((WEIGHTS[side] * loss for side, own in losses.items() for loss in own.values()), torch.zeros(()))
             total.backward()
         for side in learning:
             nn.utils.clip_grad_norm_(self.sides[side].parameters(), 1.0)
         for optimiser in self.optimisers.values():
-            optimiser.step()
+            with torch.autocast("cpu", torch.bfloat16, enabled=HALF):
+                optimiser.step()
             optimiser.zero_grad(set_to_none=True)
         self.step += 1
-        return {name: float(value.detach()) for name, value in losses.items()}
+        return {name: float(value.detach()) for own in losses.values() for name, value in own.items()}
 
-    def _losses(self, batch: Batch, *, sight_learns: bool) -> dict[str, torch.Tensor]:
+    def _losses(self, batch: Batch, *, sight_learns: bool) -> dict[str, dict[str, torch.Tensor]]:
+        """Of WEIGHTS, each by name."""
         pictures = batch.pictures
         with torch.set_grad_enabled(sight_learns):
             features = self.model.vpm(pictures.pixel_values, pictures.patch_mask, pictures.position_ids)
-            embeds = self.model.resampler(features, pictures.pos_embed, 1 - pictures.patch_mask[:, 0])
-            losses = self.heads(features, embeds, pictures.pos_embed, pictures.labels) if sight_learns else {}
+            embeds = self.model.resampler(features, pictures.pos_embed, 1 - pictures.patch_mask[:, 0]).float()
+            sight = self.heads(features, embeds, pictures.pos_embed, pictures.labels) if sight_learns else {}
         if not batch.words:
-            return losses
-        llm, hidden, targets, numbers = self.model.llm.model, [], [], []
+            return {"sight": sight}
+        llm, hidden, targets = self.model.llm.model, [], []
+        circuits: dict[str, list[tuple[torch.Tensor, int]]] = defaultdict(list)
         for words in batch.words:
             inputs_embeds = llm.embed_tokens(words.input_ids)
-            rows, columns = words.image_positions.T
-            inputs_embeds = inputs_embeds.index_put((rows, columns), embeds[words.pictures].flatten(0, 1))
+            inputs_embeds = inputs_embeds.index_put(tuple(words.image_positions.T), embeds[words.pictures].flatten(0, 1))
             wanted = words.targets[:, 1:] != IGNORED  # the head is the widest layer: only where it is asked for
-            states = llm(inputs_embeds=inputs_embeds, use_cache=False, output_hidden_states=True)
-            numbers.append((states.hidden_states[NUMBERED][rows, columns], words.numbers))
+            states = llm(inputs_embeds=inputs_embeds, use_cache=False, output_hidden_states=True, output_attentions=True)
+            for name, loss in circuit_losses(states.hidden_states, states.attentions, words.lessons).items():
+                circuits[name].append(loss)
             hidden.append(states.last_hidden_state[:, :-1][wanted])
             targets.append(words.targets[:, 1:][wanted])
-        losses["number"] = number_loss(*(torch.cat(parts) for parts in zip(*numbers, strict=True)))
-        return {"words": functional.cross_entropy(self.model.llm.lm_head(torch.cat(hidden)), torch.cat(targets)), **losses}
+        said = functional.cross_entropy(self.model.llm.lm_head(torch.cat(hidden)).float(), torch.cat(targets))
+        return {"words": {"words": said}, "sight beside words": sight, "circuits": {name: _mean(losses) for name, losses in circuits.items()}}
 
     def save(self) -> None:
         """The checkpoint in bfloat16, the heads, and how far it is; each file is replaced whole."""
@@ -193,6 +202,11 @@ class Trainer:
         print(json.dumps(line), flush=True)
         with self.log.open("a") as log:
             log.write(json.dumps(line) + "\n")
+
+
+def _mean(losses: Sequence[tuple[torch.Tensor, int]]) -> torch.Tensor:
+    """Of means over so many places each."""
+    return sum((loss * count for loss, count in losses), torch.zeros(())) / sum(count for _, count in losses)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from demo.lexicon import lexicon
 from demo.muon import Muon, orthogonalised
 from demo.scenes import COLOURS, GLYPHS, LABEL_COUNTS, RANKS, SHAPES
 from demo.small_files import write_small_files
+from demo.words import BEFORE
 from pipeline.config import ModelConfig
 from pipeline.preprocess import vision_position_ids
 from pipeline.tokenizer import Tokenizer
@@ -58,7 +59,8 @@ def begun(folder: Path) -> MiniCPMV:
     """The model before its first step."""
     torch.manual_seed(0)
     model = MiniCPMV(ModelConfig.from_folder(folder))
-    initialise(model, lexicon(Tokenizer(folder)))
+    tokenizer = Tokenizer(folder)
+    initialise(model, lexicon(tokenizer), tokenizer.control_id("<|im_start|>"))
     return model
 
 
@@ -152,6 +154,22 @@ def test_a_name_of_two_words_begins_by_finding_the_thing_that_is_both(begun: Min
     found = looks[begun.llm.model.layers[1].self_attn.num_key_value_groups, len(picture) + place, : len(picture)]
     assert found.argmax() == 21
     assert found[21] > 2 * found[[10, 32]].max()
+
+
+@torch.no_grad()
+def test_two_heads_begin_by_looking_at_the_same_place_of_the_picture_before_and_say_what_was_there(begun: MiniCPMV) -> None:
+    hidden_size = begun.config.text.hidden_size
+    square, generator = directions(hidden_size), torch.Generator().manual_seed(0)
+    rows = 0.2 * torch.randn(160, hidden_size, generator=generator)
+    rows[80 - BEFORE[0]] += 5 * square[2]  # a shape
+    rows[80 - BEFORE[1]] += 5 * square[LABEL_COUNTS["shape"] + 3]  # a colour
+    begun.llm.set_attn_implementation("eager")
+    layer, inputs = begun.llm.model.layers[1], begun.llm.model.rotary_emb(rows[None], torch.arange(160)[None])
+    told, looks = layer.self_attn(torch.nn.functional.rms_norm(rows, (hidden_size,))[None], inputs, torch.full((160, 160), -1e9).triu(1)[None, None])
+    for head, distance in enumerate(BEFORE):
+        assert looks[0, head, 80].argmax() == 80 - distance
+    was = told[0, 80] @ square[2 * LABELS : 2 * LABELS + LABEL_COUNTS["shape"] + LABEL_COUNTS["colour"]].T
+    assert set(was.topk(2).indices.tolist()) == {2, LABEL_COUNTS["shape"] + 3}
 
 
 def said_of(model: MiniCPMV, label: int) -> torch.Tensor:

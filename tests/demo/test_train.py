@@ -17,7 +17,6 @@ from demo.curriculum import STAGES
 from demo.curve import draw_curve
 from demo.episodes import SKILLS, episode
 from demo.four_bits import GROUP_SIZE, InFourBits, in_four_bits
-from demo.heads import NUMBERS, directions, number_loss
 from demo.scenes import IGNORED, LABEL_COUNTS
 from demo.small_files import write_small_files
 from demo.train import WARM_UP_STEPS, Trainer
@@ -93,30 +92,8 @@ def test_padding_is_masked_and_every_picture_stands_at_its_place(processor: Proc
         assert words.pictures == slice(shown, shown + count)
         assert len(rows) == count * processor.config.query_num == int((words.input_ids == unk).sum())
         assert (words.input_ids[rows, places] == unk).all()
-        assert words.numbers.tolist() == [number for one in group for number in one.numbers for _ in range(processor.config.query_num)]
         shown += count
     assert shown == len(sights)
-
-
-def test_every_slice_knows_which_picture_of_the_conversation_it_is_of(processor: Processor) -> None:
-    for skill in ("small_print", "multi", "video"):
-        for seed in range(3):
-            shown = episode(seed, "train", skill)
-            numbers = example(shown, processor).numbers
-            count = sum(len(media.frames) for turn in shown.turns for media in turn.media)
-            assert list(dict.fromkeys(numbers)) == list(range(count))
-            assert list(numbers) == sorted(numbers)
-            assert (len(numbers) > count) is (skill == "small_print")
-
-
-def test_rows_are_held_to_the_number_of_their_picture_however_loud_they_are() -> None:
-    numbers = torch.arange(NUMBERS)
-    said = directions(64)[-NUMBERS:]
-    losses = [float(number_loss(loudness * rows, numbers)) for rows in (said, said.flip(0)) for loudness in (1.0, 100.0)]
-    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
-    assert losses[2] == pytest.approx(losses[3], rel=1e-4)
-    assert losses[0] < 0.05
-    assert losses[2] > 2
 
 
 def small_batch(processor: Processor) -> Batch:

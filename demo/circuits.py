@@ -1,0 +1,199 @@
+"""What the generator knows of several pictures -> losses on how the language model tells them apart and compares them. Dropped after training.
+
+Words alone teach this too slowly: an answer that compares is right only when all of a chain is, and nothing rewards its first links. So each link is
+asked for by itself: a row looks at the same place of the picture before, says what was there and whether that came or went; a picture's end says
+which picture it was and how many things it showed; and where an answer is written, some head looks at where it is seen.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from demo.heads import LABELS, NUMBERS, directions
+from demo.questions import Sought
+from demo.scenes import COLOURS, IGNORED, LABEL_COUNTS, RANKS, SHAPES
+
+CAME, GONE, CHANGED = 1, 2, 3
+SAID = {"was shape": LABEL_COUNTS["shape"], "was colour": LABEL_COUNTS["colour"], "event": CHANGED + 1, "things": 1 + RANKS}
+AFTER = {"was shape": 2, "was colour": 2, "event": 2, "things": 2}  # how many layers
+NUMBERED = (1, 2)  # after each of these layers a picture's rows, and its end, know its number
+LOOKS = {"digit": (0, 3), "frame before": (1, 0), "image before": (1, 1)}  # layer and head
+ANSWERING = (2, 3)  # layers in which some head must look at where the answer is seen
+NONE = 0.1  # weight of rows where nothing was, or nothing happened
+_FIRST = 2 * LABELS  # the directions before are those of what patches show and of words
+
+
+@dataclass(frozen=True)
+class Known:
+    """Of one conversation, by token; IGNORED where there is nothing to know."""
+
+    looks: dict[str, NDArray[np.int64]]  # of LOOKS, each (tokens,), the token that its head looks at
+    number: NDArray[np.int64]  # (tokens,), of the picture, at its rows and its end
+    said: dict[str, NDArray[np.int64]]  # of SAID, each (tokens,)
+    seen: NDArray[np.bool_]  # (2, tokens, tokens), from where an answer is written to where it is seen; the second for what takes looking twice
+
+
+@dataclass
+class Shown:
+    """One picture's rows as they stand in a conversation: where, and what each shows, each (queries,). Without its slices."""
+
+    start: int
+    end: int
+    digit: int  # or IGNORED
+    shape: NDArray[np.int64]
+    colour: NDArray[np.int64]
+    glyph: NDArray[np.int64]
+    things: int
+    event: NDArray[np.int64] = field(init=False)
+
+
+def at_rows(labels: Mapping[str, NDArray[np.int64]], queries: int) -> dict[str, NDArray[np.int64]]:
+    """Labels of patches, each (rows, columns) -> what each of the resampler's rows shows of its square grid, each (queries,).
+
+    A row shows what is at its middle, or if that is nothing, at the middles of its quarters: a small thing may lie between the middles of rows.
+    """
+    side, anything = math.isqrt(queries), labels["shape"] + labels["glyph"] > 0
+    chosen = np.zeros((2, side, side), np.int64)  # rows and columns of patches
+    for shift in reversed(((0.5, 0.5), (0.25, 0.25), (0.25, 0.75), (0.75, 0.25), (0.75, 0.75))):
+        near = np.stack(
+            np.meshgrid(
+                *(((np.arange(side) + part) * size / side).astype(int) for part, size in zip(shift, anything.shape, strict=True)), indexing="ij"
+            )
+        )
+        chosen = np.where(anything[near[0], near[1]] | (shift == (0.5, 0.5)) & ~anything[chosen[0], chosen[1]], near, chosen)
+    return {name: own[chosen[0], chosen[1]].reshape(-1) for name, own in labels.items()}
+
+
+def known(shown: Sequence[Shown], answers: Sequence[tuple[slice, Sought | None, int]], tokens: int) -> Known:
+    """Args:
+    answers: of each turn the tokens from which its answer is said, where that is seen, and the last token of what its question names.
+    """
+    number = np.full(tokens, IGNORED, np.int64)
+    looks = {"digit": np.full(tokens, IGNORED, np.int64), "frame before": np.zeros(tokens, np.int64), "image before": np.zeros(tokens, np.int64)}
+    said = {name: np.full(tokens, IGNORED, np.int64) for name in SAID}
+    for index, picture in enumerate(shown):
+        rows, count = slice(picture.start, picture.end), picture.end - picture.start
+        number[picture.start : picture.end + 1], looks["digit"][picture.start : picture.end + 1] = index, picture.digit
+        said["things"][picture.end] = picture.things
+        picture.event = np.zeros(count, np.int64)
+        if not index:
+            continue
+        last = shown[index - 1]
+        looks["frame before" if picture.digit == IGNORED else "image before"][rows] = np.arange(last.start, last.end)
+        said["was shape"][rows], said["was colour"][rows] = last.shape, last.colour
+        other = (last.shape != picture.shape) | (last.colour != picture.colour)
+        picture.event = other * (CAME * (picture.shape > 0) + GONE * (last.shape > 0))
+        said["event"][rows] = picture.event
+    seen = np.zeros((2, tokens, tokens), np.bool_)
+    for places, sought, name in answers:
+        if sought and sought.seen == "named":
+            seen[0, places, name] = True
+        elif sought and sought.seen == "way":
+            for index in (0, -1):
+                seen[index, places, shown[index].start : shown[index].end] = _called(shown[index], sought)
+        elif sought:
+            seen[0, places] = _seen(shown, sought, tokens)
+    return Known(looks, number, said, seen)
+
+
+def _seen(shown: Sequence[Shown], sought: Sought, tokens: int) -> NDArray[np.bool_]:
+    seen = np.zeros(tokens, np.bool_)
+    for index, picture in enumerate(shown):
+        if sought.picture not in (None, index):
+            continue
+        if sought.seen == "whole":
+            seen[picture.end] = True
+            continue
+        rows = _called(picture, sought) & (picture.event & CAME > 0 if sought.seen == "came" else True)
+        if sought.seen == "written":
+            rows = picture.glyph > 0
+        elif sought.seen in ("gone", "changed"):
+            was = _called(shown[index - 1], sought) & (picture.event & GONE > 0) if index else np.zeros_like(rows)
+            rows = was if sought.seen == "gone" else was | (rows & (picture.event & CAME > 0))
+        seen[picture.start : picture.end] = rows
+    return seen
+
+
+def _called(picture: Shown, sought: Sought) -> NDArray[np.bool_]:
+    """The rows that show things of that name."""
+    rows = picture.shape > 0
+    if sought.what.shape:
+        rows &= picture.shape == 1 + SHAPES.index(sought.what.shape)
+    if sought.what.colour:
+        rows &= picture.colour == 1 + list(COLOURS).index(sought.what.colour)
+    return rows
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """What is known of padded conversations, as `Known` names it: (episodes, tokens), `seen` (episodes, 2, tokens, tokens)."""
+
+    looks: dict[str, torch.Tensor]
+    number: torch.Tensor
+    said: dict[str, torch.Tensor]
+    seen: torch.Tensor
+
+
+def lessons(conversations: Sequence[Known], tokens: int) -> Lessons:
+    """Padded on the right to so many tokens."""
+
+    def padded(rows: Sequence[NDArray[np.int64]]) -> torch.Tensor:
+        return torch.from_numpy(np.stack([np.pad(row, (0, tokens - len(row)), constant_values=IGNORED) for row in rows]))
+
+    seen = np.zeros((len(conversations), 2, tokens, tokens), np.bool_)
+    for row, one in enumerate(conversations):
+        seen[row, :, : len(one.number), : len(one.number)] = one.seen
+    return Lessons(
+        {name: padded([one.looks[name] for one in conversations]) for name in LOOKS},
+        padded([one.number for one in conversations]),
+        {name: padded([one.said[name] for one in conversations]) for name in SAID},
+        torch.from_numpy(seen),
+    )
+
+
+def circuit_losses(hidden_states: Sequence[torch.Tensor], attentions: Sequence[torch.Tensor], wanted: Lessons) -> dict[str, tuple[torch.Tensor, int]]:
+    """A loss by name, and over how many places it is the mean.
+
+    Args:
+        hidden_states: before each layer and after the last, each (episodes, tokens, hidden).
+        attentions: of each layer, each (episodes, heads, tokens, tokens).
+    """
+    size = hidden_states[0].shape[-1]
+    square, first = directions(size), _FIRST
+    found: dict[str, tuple[torch.Tensor, int]] = {}
+    for name, count in SAID.items():
+        chosen = wanted.said[name] != IGNORED
+        if chosen.any():
+            weight = torch.ones(count)
+            if name != "things":
+                weight[0] = NONE
+            logits = _heard(hidden_states[AFTER[name]][chosen]) @ square[first : first + count].T
+            found[name] = functional.cross_entropy(logits, wanted.said[name][chosen], weight), int(chosen.sum())
+        first += count
+    chosen = wanted.number != IGNORED
+    for layer in NUMBERED:
+        logits = _heard(hidden_states[layer][chosen]) @ square[-NUMBERS:].T
+        found[f"number {layer}"] = functional.cross_entropy(logits, wanted.number[chosen]), int(chosen.sum())
+    for name, (layer, head) in LOOKS.items():
+        goals = wanted.looks[name]
+        rows, places = (goals != IGNORED).nonzero(as_tuple=True)
+        if len(rows):
+            found[name] = _missed(attentions[layer][rows, head, places, goals[rows, places]]).mean(), len(rows)
+    rows, looks, places = wanted.seen.any(3).nonzero(as_tuple=True)
+    if len(rows):
+        mass = [(attentions[layer][rows, :, places].float() * wanted.seen[rows, looks, places][:, None]).sum(-1) for layer in ANSWERING]
+        found["seen"] = _missed(torch.cat(mass, 1).amax(1)).mean(), len(rows)
+    return found
+
+
+def _heard(rows: torch.Tensor) -> torch.Tensor:
+    return functional.rms_norm(rows.float(), rows.shape[-1:])
+
+
+def _missed(mass: torch.Tensor) -> torch.Tensor:
+    return -torch.log(mass.float() + 1e-9)

@@ -1,0 +1,149 @@
+"""From a conversation to what the language model's own rows must say and where its heads must look."""
+
+import numpy as np
+import pytest
+import torch
+
+from demo.batches import Example, collate, example
+from demo.circuits import AFTER, ANSWERING, CAME, GONE, LOOKS, NUMBERED, SAID, Lessons, Shown, circuit_losses, known, lessons
+from demo.episodes import Episode, episode
+from demo.heads import LABELS, NUMBERS, directions
+from demo.language import CHINESE, Reference
+from demo.questions import Sought
+from demo.scenes import COLOURS, IGNORED, SHAPES
+from demo.small_files import write_small_files
+from pipeline.processor import Processor
+
+RED, BLUE = (1 + list(COLOURS).index(name) for name in ("red", "blue"))
+CIRCLE, STAR = (1 + SHAPES.index(name) for name in ("circle", "star"))
+NOUNS = (*SHAPES, "thing", "图形", *(CHINESE.name(Reference(shape=shape)) for shape in SHAPES))
+
+
+@pytest.fixture(scope="module")
+def processor(tmp_path_factory: pytest.TempPathFactory) -> Processor:
+    folder = tmp_path_factory.mktemp("demo")
+    write_small_files(folder)
+    return Processor(folder)
+
+
+def picture(start: int, digit: int, *things: tuple[int, int]) -> Shown:
+    """Four rows, of shapes and colours; its end is the token after them."""
+    shape, colour = np.array(things, np.int64).T
+    return Shown(start, start + 4, digit, shape, colour, np.zeros(4, np.int64), sum(shape > 0))
+
+
+#: A red circle goes and a blue star comes; the red star stays.
+PICTURES = (
+    picture(2, 0, (CIRCLE, RED), (STAR, RED), (0, 0), (0, 0)),
+    picture(10, 8, (0, 0), (STAR, RED), (0, 0), (STAR, BLUE)),
+)
+
+
+def seen(sought: Sought) -> list[int]:
+    taught = known(PICTURES, [(slice(18, 20), sought, 16)], 20)
+    assert not taught.seen[:, :18].any()
+    assert (taught.seen[:, 18] == taught.seen[:, 19]).all()
+    return list(np.flatnonzero(taught.seen[0, 18]))
+
+
+def test_rows_know_what_was_at_their_place_and_whether_it_came_or_went() -> None:
+    taught = known(PICTURES, [], 20)
+    assert taught.said["event"][10:14].tolist() == [GONE, 0, 0, CAME]
+    assert taught.said["was shape"][10:14].tolist() == [CIRCLE, STAR, 0, 0]
+    assert taught.looks["image before"][10:14].tolist() == [2, 3, 4, 5]
+    assert not taught.looks["image before"][:10].any()  # and all others at the first token
+    assert not taught.looks["frame before"].any()
+    assert taught.number[2:7].tolist() == [0] * 5
+    assert taught.number[10:15].tolist() == [1] * 5
+    assert taught.looks["digit"][10:15].tolist() == [8] * 5
+    assert taught.said["things"][[6, 14]].tolist() == [2, 2]
+
+
+def test_answers_are_seen_where_their_things_are() -> None:
+    assert seen(Sought("shown", Reference(shape="star"))) == [3, 11, 13]
+    assert seen(Sought("shown", Reference(colour="red"), picture=1)) == [11]
+    assert seen(Sought("came")) == [13]
+    assert seen(Sought("gone", Reference(colour="red", shape="circle"))) == [10]
+    assert seen(Sought("changed")) == [10, 13]
+    assert seen(Sought("whole", picture=1)) == [14]
+    assert seen(Sought("named", Reference(shape="star"))) == [16]
+
+
+@pytest.mark.parametrize("skill", ["multi", "video"])
+def test_every_row_looks_at_the_same_place_of_the_picture_before_and_at_its_own_id(processor: Processor, skill: str) -> None:
+    for seed in range(4):
+        shown, one = laid_out(processor, seed, skill)
+        pictures = [frame for media in shown.turns[0].media for frame in media.frames]
+        for index, (start, end) in enumerate(one.image_bound):
+            ids = {one.input_ids[place] for place in one.known.looks["digit"][start : end + 1] if place != IGNORED}
+            assert ids == (set(processor.tokenizer.encode(str(index))) if skill == "multi" else set())
+            before = list(range(*one.image_bound[index - 1])) if index else [0] * (end - start)
+            used, unused = ("image before", "frame before")[:: 1 if skill == "multi" else -1]
+            assert one.known.looks[used][start:end].tolist() == before
+            assert not one.known.looks[unused].any()
+        assert len(one.image_bound) == len(pictures)
+
+
+@pytest.mark.parametrize("skill", ["multi", "video"])
+def test_what_is_asked_of_several_pictures_is_seen_in_them(processor: Processor, skill: str) -> None:
+    for seed in range(12):
+        shown, one = laid_out(processor, seed, skill)
+        rows = {place for start, end in one.image_bound for place in range(start, end + 1)}
+        said = np.array(one.targets) != IGNORED
+        for place in np.flatnonzero(one.known.seen[0].any(1)):
+            assert said[place + 1]
+            looked_at = np.flatnonzero(one.known.seen[0, place])
+            if not set(looked_at) <= rows:
+                (name,) = looked_at
+                assert processor.tokenizer.decode([one.input_ids[name]]).strip() in NOUNS
+        seen = [turn.sought is not None and turn.sought.seen in ("came", "gone", "whole") for turn in shown.turns]
+        assert one.known.seen.any() or not any(seen)
+
+
+def laid_out(processor: Processor, seed: int, skill: str) -> tuple[Episode, Example]:
+    shown = episode(seed, "train", skill, mixed=False)
+    return shown, example(shown, processor)
+
+
+def test_one_picture_teaches_only_what_it_shows_by_itself(processor: Processor) -> None:
+    (words,) = collate([laid_out(processor, 3, "colour")[1]], processor.config).words
+    losses = circuit_losses(*blank(words.lessons, 4), words.lessons)
+    assert set(losses) == {"things", *LOOKS, *(f"number {layer}" for layer in NUMBERED)}
+
+
+def blank(taught: Lessons, heads: int) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """States that say nothing, and heads that look nowhere."""
+    episodes, tokens = taught.number.shape
+    return [torch.zeros(episodes, tokens, 256) for _ in range(5)], [torch.zeros(episodes, heads, tokens, tokens) for _ in range(4)]
+
+
+def test_states_that_say_all_and_heads_that_look_right_have_next_to_no_loss() -> None:
+    taught = lessons([known(PICTURES, [(slice(18, 20), Sought("came"), -1)], 20)], 22)
+    states, looks = blank(taught, 4)
+    at_first = circuit_losses(states, looks, taught)
+    square, first = directions(256), 2 * LABELS
+    for name, count in SAID.items():
+        chosen = taught.said[name] != IGNORED
+        states[AFTER[name]][chosen] += 100 * square[first : first + count][taught.said[name][chosen]]
+        first += count
+    chosen = taught.number != IGNORED
+    for layer in NUMBERED:
+        states[layer][chosen] += 100 * square[-NUMBERS:][taught.number[chosen]]
+    for name, (layer, head) in LOOKS.items():
+        for row, place in (taught.looks[name] != IGNORED).nonzero().tolist():
+            looks[layer][row, head, place, taught.looks[name][row, place]] = 1.0
+    looks[ANSWERING[1]][0, 3, 18:20, 13] = 1.0  # one head is enough
+    at_last = circuit_losses(states, looks, taught)
+    assert set(at_first) == set(at_last) == {*SAID, *LOOKS, "seen", *(f"number {layer}" for layer in NUMBERED)}
+    assert all(at_last[name][0] < 0.05 * at_first[name][0] for name in at_first), at_last
+    louder = circuit_losses([100 * state for state in states], looks, taught)
+    assert louder["event"][0] == pytest.approx(float(at_last["event"][0]), abs=1e-3)
+
+
+def test_padding_teaches_nothing() -> None:
+    taught = known(PICTURES, [(slice(18, 20), Sought("changed"), -1)], 20)
+    short, long = lessons([taught], 20), lessons([taught], 30)
+    assert (long.number[:, 20:] == IGNORED).all()
+    assert not long.seen[:, :, 20:].any()
+    assert not long.seen[..., 20:].any()
+    assert torch.equal(long.looks["digit"][:, :20], short.looks["digit"])

@@ -12,8 +12,8 @@ CHOSEN = (
     ("shapes", "describe", 7000003),
     ("small-print", "small_print", 7000013),
     ("two", "multi", 7000058),
-    ("film", "video", 7000005),
-    ("zh", "relation", 7000011),
+    ("film", "video", 7000008),
+    ("zh", "relation", 7000012),
 )
 
 

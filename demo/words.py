@@ -25,7 +25,7 @@ NEAR, NEAR_FOCUS, NEAR_PAIRS = 1.5, 1.0, 8  # tokens back, where a head looks fo
 BEFORE = (67, 70)  # tokens back to the same row of the frame before, and of the image before, which has an id
 BEFORE_FOCUS, BEFORE_PAIRS, BEFORE_GAIN = 2.0, 10, 1.2  # a picture's rows are loud: what they hear beside it has to be
 NOWHERE = 0.85  # as a share of the logit for what was before: that for the first token
-NUMBER_GAIN = 0.6  # of the head that finds a name, for the number of the picture
+NUMBER_GAIN = 2.0  # of the head that finds a name, for the number of the picture: it has to last through a layer
 REMEMBERED = 0.8  # gain of the words before
 NAMES, GLYPHS = ("shape", "colour", "size"), ("glyph", "rank", "shape", "colour", "size")
 LABELLED = (*NAMES, "place", "rank")
@@ -55,8 +55,8 @@ def name(model: Qwen2ForCausalLM, lexicon: Mapping[int, Sequence[int]], start: i
     _copy(second, second.num_key_value_groups, 0, shown[_rows(LABELLED)], PASSED_ON * said[_rows(LABELLED)])
     # The number of the picture in which a name is found; pictures are counted from 1.
     numbers, digits = directions(hidden_size)[-NUMBERS:], said[_rows(("glyph",))[1 : 1 + NUMBERS]]
-    _copy(second, second.num_key_value_groups, len(_rows(LABELLED)), numbers, NUMBER_GAIN * (numbers + digits))
-    _copy(others[-1], 1, len(_rows(LABELLED)), numbers, digits)
+    _copy(second, second.num_key_value_groups, len(_rows(LABELLED)), numbers, NUMBER_GAIN * numbers + PASSED_ON * digits)
+    _copy(others[-1], 1, len(_rows(LABELLED)), numbers, NUMBER_GAIN * digits)
     seen, was = _rows(("shape", "colour"), nothing=True), torch.zeros_like(shown)
     was[seen] = directions(hidden_size)[2 * LABELS :][seen]
     _look_before(second, llm.embed_tokens.weight[start], shown[seen], was[seen])

@@ -20,7 +20,7 @@ from demo.scenes import COLOURS, IGNORED, LABEL_COUNTS, RANKS, SHAPES
 
 CAME, GONE, CHANGED = 1, 2, 3
 SAID = {"was shape": LABEL_COUNTS["shape"], "was colour": LABEL_COUNTS["colour"], "event": CHANGED + 1, "things": 1 + RANKS}
-AFTER = {"was shape": 2, "was colour": 2, "event": 2, "things": 2}  # how many layers
+AFTER = 2  # so many layers a row says it: those that learn beside the names
 NUMBERED = (1, 2)  # after each of these layers a picture's rows, and its end, know its number
 LOOKS = {"digit": (0, 3), "frame before": (1, 0), "image before": (1, 1)}  # layer and head
 ANSWERING = (2, 3)  # layers in which some head must look at where the answer is seen
@@ -58,20 +58,24 @@ def at_rows(labels: Mapping[str, NDArray[np.int64]], queries: int) -> dict[str, 
     A row shows what is at its middle, or if that is nothing, at the middles of its quarters: a small thing may lie between the middles of rows.
     """
     side, anything = math.isqrt(queries), labels["shape"] + labels["glyph"] > 0
-    chosen = np.zeros((2, side, side), np.int64)  # rows and columns of patches
-    for shift in reversed(((0.5, 0.5), (0.25, 0.25), (0.25, 0.75), (0.75, 0.25), (0.75, 0.75))):
-        near = np.stack(
-            np.meshgrid(
-                *(((np.arange(side) + part) * size / side).astype(int) for part, size in zip(shift, anything.shape, strict=True)), indexing="ij"
-            )
-        )
-        chosen = np.where(anything[near[0], near[1]] | (shift == (0.5, 0.5)) & ~anything[chosen[0], chosen[1]], near, chosen)
+    middle, *quarters = (_patches(shift, side, anything.shape) for shift in ((0.5, 0.5), (0.25, 0.25), (0.25, 0.75), (0.75, 0.25), (0.75, 0.75)))
+    chosen = middle
+    for near in quarters:
+        chosen = np.where(anything[chosen[0], chosen[1]], chosen, near)
     return {name: own[chosen[0], chosen[1]].reshape(-1) for name, own in labels.items()}
 
 
+def _patches(shift: tuple[float, float], side: int, shape: tuple[int, ...]) -> NDArray[np.int64]:
+    """(2, side, side): rows and columns of the patches at a place within each cell of a square grid over a picture of so many patches."""
+    down, across = (((np.arange(side) + part) * size / side).astype(np.int64) for part, size in zip(shift, shape, strict=True))
+    return np.stack(np.meshgrid(down, across, indexing="ij"))
+
+
 def known(shown: Sequence[Shown], answers: Sequence[tuple[slice, Sought | None, int]], tokens: int) -> Known:
-    """Args:
-    answers: of each turn the tokens from which its answer is said, where that is seen, and the last token of what its question names.
+    """What a conversation of so many tokens teaches.
+
+    Args:
+        answers: of each turn the tokens from which its answer is said, where that is seen, and the last token of what its question names.
     """
     number = np.full(tokens, IGNORED, np.int64)
     looks = {"digit": np.full(tokens, IGNORED, np.int64), "frame before": np.zeros(tokens, np.int64), "image before": np.zeros(tokens, np.int64)}
@@ -172,7 +176,7 @@ def circuit_losses(hidden_states: Sequence[torch.Tensor], attentions: Sequence[t
             weight = torch.ones(count)
             if name != "things":
                 weight[0] = NONE
-            logits = _heard(hidden_states[AFTER[name]][chosen]) @ square[first : first + count].T
+            logits = _heard(hidden_states[AFTER][chosen]) @ square[first : first + count].T
             found[name] = functional.cross_entropy(logits, wanted.said[name][chosen], weight), int(chosen.sum())
         first += count
     chosen = wanted.number != IGNORED

@@ -124,7 +124,7 @@ def test_states_that_say_all_and_heads_that_look_right_have_next_to_no_loss() ->
     square, first = directions(256), 2 * LABELS
     for name, count in SAID.items():
         chosen = taught.said[name] != IGNORED
-        states[AFTER[name]][chosen] += 100 * square[first : first + count][taught.said[name][chosen]]
+        states[AFTER][chosen] += 100 * square[first : first + count][taught.said[name][chosen]]
         first += count
     chosen = taught.number != IGNORED
     for layer in NUMBERED:

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline import Assistant
 from pipeline.artifacts import BUNDLED
-from tests.reliability.visiting import COLOUR, NUMBER, SAYABLE, Exact, Visitor, held, picture, pictures_in, rss_mib, visiting
+from tests.reliability.visiting import COLOUR, NUMBER, READABLE, SAYABLE, Exact, Visitor, held, picture, pictures_in, rss_mib, visiting
 from tests.serving import served, until
 
 #: 200 in the long form: CONVERSATIONS=200 make trust.
@@ -27,7 +27,7 @@ def exact() -> Iterator[Exact]:
 
 @pytest.mark.timeout(0 if CONVERSATIONS > 100 else 300)
 async def test_every_answer_of_many_interleaved_conversations_is_about_ones_own_picture(exact: Exact, tmp_path: Path) -> None:
-    shown = list(itertools.islice(((colour, number) for number in range(11, 99, 3) for colour in SAYABLE), CONVERSATIONS))
+    shown = list(itertools.islice(((colour, number) for number in READABLE[::3] for colour in SAYABLE), CONVERSATIONS))
     wrong: list[str] = []
 
     async def converse(visitor: Visitor, colour: str, number: int, room: asyncio.Semaphore) -> None:

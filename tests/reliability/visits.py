@@ -15,7 +15,7 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError
 
 from demo.exam import video_file
-from tests.reliability.visiting import COLOUR, NUMBER, SAYABLE, picture, request
+from tests.reliability.visiting import COLOUR, NUMBER, READABLE, SAYABLE, picture, request
 from tests.serving import connect, message, until
 
 #: How often each kind of visit is made.
@@ -140,7 +140,7 @@ class Visitor:
         self._diary.asked.append(Asked(began, kind, first_s, self._diary.now() - began, "" if fine else f"{right!r} was called {last!r}"[:200]))
 
     def _picture(self) -> tuple[str, str, Path]:
-        colour, number = self._one_of(SAYABLE), int(self._random.integers(11, 99))
+        colour, number = self._one_of(SAYABLE), self._one_of(READABLE)
         return colour, str(number), self._file("picture.png", picture(colour, number))
 
     def _file(self, name: str, content: Any) -> Path:

@@ -38,7 +38,7 @@ RESULT = ROOT / "bench" / "results" / "full_size.json"
 REPO, TOKEN = "owner/minicpm-v-2.6-int4", "hf_write"
 LIMIT_GIB = 16
 SIDE = 1344  # of the picture: cut into nine slices beside the overview
-QUESTION = "What is in the picture?"
+QUESTION = "Describe the picture in detail."
 CONTEXT_TOKENS = 4096
 ANSWER_TOKENS = 16  # a model of random weights goes on until it is cut
 Figures = dict[str, Any]
@@ -148,7 +148,7 @@ def _long_question(model: Path, shown: Path) -> tuple[str, int]:
 def _ask(client: Client, shown: Path, question: str) -> Figures:
     """Seconds to the first words and from word to word, and what was said."""
     begun, times, text = time.perf_counter(), [], ""
-    settings = {"mode": "greedy", "max_new_tokens": ANSWER_TOKENS}
+    settings = {"detail": "full", "mode": "greedy", "max_new_tokens": ANSWER_TOKENS}
     for partial in client.submit(images=[handle_file(shown)], question=question, settings=settings, api_name="/ask"):
         if partial and partial != text:
             text = partial

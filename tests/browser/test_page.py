@@ -68,7 +68,7 @@ def test_stop_in_the_middle_of_an_answer_keeps_what_was_said_and_frees_the_model
     visitor.open(address, heard)
     ended = len(heard.answers)
     _begin_an_endless_answer(visitor, heard, monkeypatch)
-    visitor.stop.click()
+    visitor.press_stop()
     visitor.settled()
     expect(visitor.answers).to_have_count(2)
     expect(visitor.answers.first).not_to_be_empty()

@@ -64,14 +64,11 @@ def _moment(happens: Callable[[], object]) -> float:
 
 
 def _press(visitor: Visitor, happens: Callable[[], object]) -> float:
-    """Press Stop; milliseconds from the click, as the page has it, until something happens.
-
-    The page presses it: a mouse that waits for a growing answer to stand still, as a test's does, comes late.
-    """
+    """Press Stop; milliseconds from the click, as the page has it, until something happens."""
     with ThreadPoolExecutor(1) as pool:
         at = pool.submit(_moment, happens)
-        pressed = visitor.stop.evaluate("button => { const now = Date.now(); button.click(); return now; }")
-        return at.result() - float(pressed)
+        pressed = visitor.press_stop()
+        return at.result() - pressed
 
 
 def test_stop_while_words_come_frees_the_engine_at_once(visitor: Visitor, address: str, heard: Heard, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,6 +57,13 @@ class Visitor:
         chooser.value.set_files(files)
         expect(self.page.get_by_role("button", name="Remove file")).to_have_count(len(files))
 
+    def press_stop(self) -> float:
+        """While an answer grows; when, in milliseconds of the clock.
+
+        The page presses it: a mouse that waits for a growing answer to stand still, as a test's does, comes late.
+        """
+        return float(self.stop.evaluate("button => { const now = Date.now(); button.click(); return now; }"))
+
     def edit(self, message: int, text: str) -> None:
         """Send another text in place of one of the messages."""
         self.page.get_by_role("button", name="Edit").nth(message).click()

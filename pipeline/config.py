@@ -156,8 +156,7 @@ class EngineConfig:
         max_running: requests that are computed together.
         prefill_chunk_tokens: of prompts in one step; a cancelled prompt goes on for one such chunk at most.
         mixed_step_tokens: all that a step computes in which some decode while prompts of others are read, as long as these get half of it. The next
-            token of those waits for it; and it is always the same number, because the first step of another size takes longer. 0 is 48, where who
-            comes waits a quarter longer than alone; for a small model 24, whose prompts take a twentieth of a second and others come first.
+            token of those waits for it; and it is always the same number, because the first step of another size takes longer.
         kv_cache_bytes: memory for keys and values; None is an eighth of the machine's.
         prompt_lookup_tokens: guessed at each step from what the conversation holds already; 0 for none.
         max_seconds: of a request, waiting included; afterwards it is cancelled.
@@ -170,7 +169,7 @@ class EngineConfig:
     max_waiting: int = 32
     max_running: int = 8
     prefill_chunk_tokens: int = 64
-    mixed_step_tokens: int = 0
+    mixed_step_tokens: int = 48
     kv_cache_bytes: int | None = None
     prompt_lookup_tokens: int = 0
     max_seconds: float = 3600.0
@@ -186,12 +185,11 @@ class EngineConfig:
             )
         if self.device not in ("AUTO", "CPU", "GPU") and not (kind == "GPU" and index.isdigit()):
             raise InputError(f"DEVICE={self.device} is unknown; use AUTO, CPU, GPU or GPU.n.")
-        for name in ("max_prompt_tokens", "max_waiting", "max_running", "prefill_chunk_tokens"):
+        for name in ("max_prompt_tokens", "max_waiting", "max_running", "prefill_chunk_tokens", "mixed_step_tokens"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1.")
-        for name in ("mixed_step_tokens", "prompt_lookup_tokens"):
-            if getattr(self, name) < 0:
-                raise InputError(f"{name} is {getattr(self, name)}; it must be at least 0.")
+        if self.prompt_lookup_tokens < 0:
+            raise InputError(f"prompt_lookup_tokens is {self.prompt_lookup_tokens}; it must be at least 0.")
 
 
 @dataclass(frozen=True)

@@ -141,7 +141,7 @@ def test_other_unusable_engine_options_are_refused() -> None:
         {"max_prompt_tokens": 0},
         {"max_waiting": 0},
         {"max_running": 0},
-        {"mixed_step_tokens": -1},
+        {"mixed_step_tokens": 0},
         {"prompt_lookup_tokens": -1},
     ):
         with pytest.raises(InputError, match=str(next(iter(options.values())))):

@@ -250,9 +250,8 @@ class Engine:
         """With nothing computed, and the model run once in the shapes of serving."""
         self._blocks = BlockManager(self._runner.num_blocks, BLOCK_SIZE)
         engine, hidden_size = self._engine, self._config.text.hidden_size
-        mixed = engine.mixed_step_tokens or (48 if hidden_size >= 1024 else 24)
-        self._scheduler = Scheduler(self._blocks, engine.max_running, engine.prefill_chunk_tokens, mixed)
-        self._runner.warm_up(hidden_size, engine.prefill_chunk_tokens, mixed, engine.max_running)
+        self._scheduler = Scheduler(self._blocks, engine.max_running, engine.prefill_chunk_tokens, engine.mixed_step_tokens)
+        self._runner.warm_up(hidden_size, engine.prefill_chunk_tokens, engine.mixed_step_tokens, engine.max_running)
 
     def _waiting_for_pictures(self) -> list[Job]:
         return [self._jobs[group] for group in self._scheduler.running if not group.ready]

@@ -33,7 +33,7 @@ def test_a_long_prompt_takes_its_share_of_a_step_and_nobody_waits_for_the_whole_
 
         return note
 
-    with Asker(demo_folder, dataclasses.replace(ENGINE, max_running=10, mixed_step_tokens=48), blocks=2048) as asker:
+    with Asker(demo_folder, dataclasses.replace(ENGINE, max_running=10), blocks=2048) as asker:
         long_request = asker.request(Message.user("word " * 1500), generation=GenerationConfig.greedy(max_new_tokens=2, min_new_tokens=2))
         chats = [asker.submit(asker.request(Message.user(f"Count to {index}."), generation=ENDLESS), watch(index)) for index in range(8)]
         assert all_speak.wait(60)
@@ -52,7 +52,7 @@ def test_a_long_prompt_takes_its_share_of_a_step_and_nobody_waits_for_the_whole_
     short_waits = next(index for index, speakers in enumerate(spoken) if "short" in speakers)
     print(json.dumps({"R8": {"steps": len(steps), "missed_tokens": missed, "prefill_tokens_a_step": share, "short_begins_after_steps": short_waits}}))
     assert missed == 0
-    assert share == 48 - 8, "the prompt gets what eight chats leave of a step"
+    assert share == ENGINE.mixed_step_tokens - 8, "the prompt gets what eight chats leave of a step"
     assert short_waits < len(steps) / 2
 
 

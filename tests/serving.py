@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import gradio
+import pytest
 from gradio_client import Client, handle_file
 
 import app
@@ -111,6 +112,17 @@ class Heard(StandIn):
 
     def stats(self) -> Stats:
         return self._assistant.stats()
+
+    def slow_down(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A word takes what it takes the model of the real size on a fast machine: the small one fills its context in seconds."""
+        runner = self._assistant._engine._runner
+        forward = runner.forward
+
+        def slow(batch: Any) -> Any:
+            threading.Event().wait(0.1)
+            return forward(batch)
+
+        monkeypatch.setattr(runner, "forward", slow)
 
     async def stream(
         self, messages: Sequence[Message], _: GenerationConfig | None = None, options: Options | None = None, on_plan: Any = None

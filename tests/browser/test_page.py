@@ -54,6 +54,7 @@ def test_a_second_turn_about_the_same_picture_encodes_nothing_again(visitor: Vis
 
 def _begin_an_endless_answer(visitor: Visitor, heard: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ask the real model and wait for some words, of more than a page can show before a test gives up."""
+    heard.slow_down(monkeypatch)
     with monkeypatch.context() as patch:
         patch.setattr(heard, "answer_tokens", 20_000)
         visitor.ask("Tell me everything", PHOTO)

@@ -18,7 +18,6 @@ from tests.browser.visitor import Visitor
 from tests.serving import Heard, until
 
 PRESSES, BAR_MS = 5, 300
-STEP_S = 0.1  # more than the model of the real size takes for a word on a fast machine, less than on two cores
 
 
 @pytest.fixture(autouse=True)
@@ -72,14 +71,7 @@ def _press(visitor: Visitor, happens: Callable[[], object]) -> float:
 
 
 def test_stop_while_words_come_frees_the_engine_at_once(visitor: Visitor, address: str, heard: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
-    runner = heard._assistant._engine._runner
-    forward = runner.forward
-
-    def at_the_pace_of_the_real_model(batch: Any) -> Any:
-        threading.Event().wait(STEP_S)
-        return forward(batch)
-
-    monkeypatch.setattr(runner, "forward", at_the_pace_of_the_real_model)
+    heard.slow_down(monkeypatch)
     visitor.open(address, heard)
     took = []
     for _ in range(PRESSES):

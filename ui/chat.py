@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import gradio as gr
+from gradio.context import get_blocks_context
 
 from ui.answering import CONCURRENCY
 from ui.controls import Controls
@@ -21,6 +22,12 @@ LATEX: list[dict[str, str | bool]] = [
 
 # Of events that only move things about in the page.
 _QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "undocumented"}
+# The message box while an answer comes, and when it is the visitor's again. The page does it: from the server it would come late, perhaps when the
+# next answer has begun.
+_LOCKED, _FREE = (
+    f"() => ({json.dumps({'__type__': 'update', 'interactive': free, 'submit_btn': free, 'stop_btn': not free, **more})})"
+    for free, more in ((False, {}), (True, {"placeholder": str(word("ask"))}))
+)
 
 
 class Chat(gr.ChatInterface):
@@ -124,24 +131,28 @@ class Chat(gr.ChatInterface):
             trigger_mode="always_last",
             **_QUIET,
         )
+        self._leave_the_message_box()
 
     def _setup_stop_events(self, event_triggers: list[Any], events_to_cancel: list[Any], after_success: Any) -> None:
         for triggered in (after_success.success, *event_triggers):
-            triggered(_locked, None, [self.textbox], **_QUIET)
+            triggered(None, None, [self.textbox], js=_LOCKED, **_QUIET)
         for event in events_to_cancel:
-            event.then(_free, None, [self.textbox], **_QUIET)
-            event.failure(lambda now: (_free(), now, now), [self.chatbot], [self.textbox, self.chatbot_state, self.chatbot_value], **_QUIET)
+            for ended in (event.then, event.failure):
+                ended(None, None, [self.textbox], js=_FREE, **_QUIET)
+            event.failure(*self._kept(), **_QUIET)
         self._stoppable += events_to_cancel
 
-
-def _locked() -> dict[str, Any]:
-    """The message box while an answer comes."""
-    return gr.update(interactive=False, submit_btn=False, stop_btn=True)
-
-
-def _free() -> dict[str, Any]:
-    """The message box when it is the visitor's again."""
-    return gr.update(interactive=True, submit_btn=True, stop_btn=False, placeholder=word("ask"))
+    def _leave_the_message_box(self) -> None:
+        """Without the steps with which Gradio empties and unlocks the message box after an answer, by the queue: late, so that what a visitor had
+        typed since, or even sent, would be lost.
+        """
+        events = get_blocks_context().fns  # type: ignore[union-attr]  # there is one while events are set up
+        for step, event in list(events.items()):
+            if event.outputs == [self.textbox] and event.trigger_after is not None and event.queue:
+                for following in events.values():
+                    if following.trigger_after == step:
+                        following.trigger_after = event.trigger_after
+                del events[step]
 
 
 def _stopped(conversation: list[dict[str, Any]], visitor: Language | None) -> list[dict[str, Any]]:

@@ -80,6 +80,21 @@ def test_stop_in_the_middle_of_an_answer_keeps_what_was_said_and_frees_the_model
     assert len(heard.answers) == ended + 1  # the stopped one was never finished
 
 
+def test_words_typed_as_soon_as_an_answer_has_ended_stay_in_the_box(visitor: Visitor, address: str, heard: Heard) -> None:
+    page, held, typed = visitor.open(address, heard).page, [], threading.Event()
+    visitor.ask("What is it?")
+    expect(visitor.stop).to_be_visible()
+    page.route("**/run/predict*", lambda route: route.continue_() if typed.is_set() else held.append(route))
+    visitor.settled()
+    visitor.box.fill("And what else?")
+    typed.set()
+    last = page.evaluate("gradio_config.dependencies.find(one => one.api_name === '_save_conversation').id")  # that Gradio does after an answer
+    with page.expect_response(lambda response: f'"fn_index":{last},' in (response.request.post_data or "")):
+        for route in held:
+            route.continue_()
+    expect(page.get_by_role("textbox").first).to_have_value("And what else?")
+
+
 def test_a_broken_file_is_named_in_one_sentence_and_the_conversation_goes_on(visitor: Visitor, address: str, heard: Heard, tmp_path: Path) -> None:
     (tmp_path / "broken.jpg").write_bytes(PHOTO.read_bytes()[:3000])
     visitor.open(address, heard)

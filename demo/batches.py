@@ -167,7 +167,7 @@ def _shown(overview: Sight, bound: tuple[int, int], scene: Scene | None, ids: Se
     start, end = bound
     rows = at_rows(overview.labels, end - start)
     digit = start - 3 if ids[start - 2] == closes else IGNORED  # an id, its end, the picture's beginning
-    return Shown(start, end, digit, rows["shape"], rows["colour"], rows["glyph"], len(scene.things) if scene else IGNORED)
+    return Shown(start, end, digit, rows["shape"], rows["colour"], rows["glyph"], rows["rank"], len(scene.things) if scene else IGNORED)
 
 
 def _name_end(turn: Turn, code: Code, tokenizer: Tokenizer, end: int) -> int:

@@ -8,6 +8,7 @@ which picture it was and how many things it showed; and where an answer is writt
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,12 +20,21 @@ from demo.questions import Sought
 from demo.scenes import COLOURS, IGNORED, LABEL_COUNTS, RANKS, SHAPES
 
 CAME, GONE, CHANGED = 1, 2, 3
-SAID = {"was shape": LABEL_COUNTS["shape"], "was colour": LABEL_COUNTS["colour"], "event": CHANGED + 1, "things": 1 + RANKS}
+COLOUR, SHAPE = 1, 2
+SAID = {"was shape": LABEL_COUNTS["shape"], "was colour": LABEL_COUNTS["colour"], "event": CHANGED + 1, "things": 1 + RANKS, "aspect": SHAPE + 1}
 AFTER = 2  # so many layers a row says it: those that learn beside the names
-NUMBERED = (1, 2)  # after each of these layers a picture's rows, and its end, know its number
+NUMBERED = (1, 2, 3)  # after each of these layers a picture's rows, and its end, know its number
 LOOKS = {"digit": (0, 3), "frame before": (1, 0), "image before": (1, 1)}  # layer and head
-ANSWERING = (2, 3)  # layers in which some head must look at where the answer is seen
-NONE = 0.1  # weight of rows where nothing was, or nothing happened
+# Where an answer is seen: layers and heads of which one must look there, those that tell what is to be said of it. Each end of a way has its own.
+ANSWERING = {
+    "seen": ((2, 2), (2, 3), (3, 2), (3, 3)),
+    "from": ((2, 2),),
+    "to": ((2, 3),),
+    "named": ((2, 0), (2, 1), (3, 0), (3, 1)),
+    "whole": ((3, 0), (3, 1)),
+}
+# Weight of rows where nothing was, or nothing happened; that one aspect alone changed is so rare that it would be lost among them.
+NONE = {"was shape": 0.1, "was colour": 0.1, "event": 0.1, "things": 1.0, "aspect": 0.005}
 _FIRST = 2 * LABELS  # the directions before are those of what patches show and of words
 
 
@@ -35,7 +45,7 @@ class Known:
     looks: dict[str, NDArray[np.int64]]  # of LOOKS, each (tokens,), the token that its head looks at
     number: NDArray[np.int64]  # (tokens,), of the picture, at its rows and its end
     said: dict[str, NDArray[np.int64]]  # of SAID, each (tokens,)
-    seen: NDArray[np.bool_]  # (2, tokens, tokens), from where an answer is written to where it is seen; the second for what takes looking twice
+    seen: dict[str, NDArray[np.bool_]]  # of ANSWERING, each (tokens, tokens), from where an answer is written to where it is seen
 
 
 @dataclass
@@ -48,6 +58,7 @@ class Shown:
     shape: NDArray[np.int64]
     colour: NDArray[np.int64]
     glyph: NDArray[np.int64]
+    rank: NDArray[np.int64]
     things: int
     event: NDArray[np.int64] = field(init=False)
 
@@ -93,15 +104,24 @@ def known(shown: Sequence[Shown], answers: Sequence[tuple[slice, Sought | None, 
         other = (last.shape != picture.shape) | (last.colour != picture.colour)
         picture.event = other * (CAME * (picture.shape > 0) + GONE * (last.shape > 0))
         said["event"][rows] = picture.event
-    seen = np.zeros((2, tokens, tokens), np.bool_)
+        recoloured, reshaped = last.colour != picture.colour, last.shape != picture.shape
+        one = (last.shape > 0) & (picture.shape > 0) & (recoloured != reshaped)
+        said["aspect"][rows] = one * np.where(recoloured, COLOUR, SHAPE)
+    seen = {name: np.zeros((tokens, tokens), np.bool_) for name in ANSWERING}
     for places, sought, name in answers:
         if sought and sought.seen == "named":
-            seen[0, places, name] = True
+            seen["named"][places, name] = True
+        elif sought and sought.seen == "whole" and sought.picture is not None:
+            seen["whole"][places, shown[sought.picture].end] = True
+        elif sought and sought.seen == "written" and sought.picture is not None:
+            picture = shown[sought.picture]
+            for rank, place in enumerate(range(places.start, places.stop), 1):  # glyph by glyph
+                seen["seen"][place, picture.start : picture.end] = (picture.glyph > 0) & (picture.rank == rank)
         elif sought and sought.seen == "way":
-            for index in (0, -1):
-                seen[index, places, shown[index].start : shown[index].end] = _called(shown[index], sought)
+            for end, picture in (("from", shown[0]), ("to", shown[-1])):
+                seen[end][places, picture.start : picture.end] = _called(picture, sought)
         elif sought:
-            seen[0, places] = _seen(shown, sought, tokens)
+            seen["seen"][places] = _seen(shown, sought, tokens)
     return Known(looks, number, said, seen)
 
 
@@ -110,13 +130,8 @@ def _seen(shown: Sequence[Shown], sought: Sought, tokens: int) -> NDArray[np.boo
     for index, picture in enumerate(shown):
         if sought.picture not in (None, index):
             continue
-        if sought.seen == "whole":
-            seen[picture.end] = True
-            continue
         rows = _called(picture, sought) & (picture.event & CAME > 0 if sought.seen == "came" else True)
-        if sought.seen == "written":
-            rows = picture.glyph > 0
-        elif sought.seen in ("gone", "changed"):
+        if sought.seen in ("gone", "changed"):
             was = _called(shown[index - 1], sought) & (picture.event & GONE > 0) if index else np.zeros_like(rows)
             rows = was if sought.seen == "gone" else was | (rows & (picture.event & CAME > 0))
         seen[picture.start : picture.end] = rows
@@ -135,28 +150,25 @@ def _called(picture: Shown, sought: Sought) -> NDArray[np.bool_]:
 
 @dataclass(frozen=True)
 class Lessons:
-    """What is known of padded conversations, as `Known` names it: (episodes, tokens), `seen` (episodes, 2, tokens, tokens)."""
+    """What is known of padded conversations, as `Known` names it: (episodes, tokens), and of `seen` (episodes, tokens, tokens)."""
 
     looks: dict[str, torch.Tensor]
     number: torch.Tensor
     said: dict[str, torch.Tensor]
-    seen: torch.Tensor
+    seen: dict[str, torch.Tensor]
 
 
 def lessons(conversations: Sequence[Known], tokens: int) -> Lessons:
     """Padded on the right to so many tokens."""
 
-    def padded(rows: Sequence[NDArray[np.int64]]) -> torch.Tensor:
-        return torch.from_numpy(np.stack([np.pad(row, (0, tokens - len(row)), constant_values=IGNORED) for row in rows]))
+    def padded(rows: Sequence[NDArray[Any]], nothing: int = IGNORED) -> torch.Tensor:
+        return torch.from_numpy(np.stack([np.pad(row, (0, tokens - len(row)), constant_values=nothing) for row in rows]))
 
-    seen = np.zeros((len(conversations), 2, tokens, tokens), np.bool_)
-    for row, one in enumerate(conversations):
-        seen[row, :, : len(one.number), : len(one.number)] = one.seen
     return Lessons(
         {name: padded([one.looks[name] for one in conversations]) for name in LOOKS},
         padded([one.number for one in conversations]),
         {name: padded([one.said[name] for one in conversations]) for name in SAID},
-        torch.from_numpy(seen),
+        {name: padded([one.seen[name] for one in conversations], False) for name in ANSWERING},
     )
 
 
@@ -174,8 +186,7 @@ def circuit_losses(hidden_states: Sequence[torch.Tensor], attentions: Sequence[t
         chosen = wanted.said[name] != IGNORED
         if chosen.any():
             weight = torch.ones(count)
-            if name != "things":
-                weight[0] = NONE
+            weight[0] = NONE[name]
             logits = _heard(hidden_states[AFTER][chosen]) @ square[first : first + count].T
             found[name] = functional.cross_entropy(logits, wanted.said[name][chosen], weight), int(chosen.sum())
         first += count
@@ -188,10 +199,12 @@ def circuit_losses(hidden_states: Sequence[torch.Tensor], attentions: Sequence[t
         rows, places = (goals != IGNORED).nonzero(as_tuple=True)
         if len(rows):
             found[name] = _missed(attentions[layer][rows, head, places, goals[rows, places]]).mean(), len(rows)
-    rows, looks, places = wanted.seen.any(3).nonzero(as_tuple=True)
-    if len(rows):
-        mass = [(attentions[layer][rows, :, places].float() * wanted.seen[rows, looks, places][:, None]).sum(-1) for layer in ANSWERING]
-        found["seen"] = _missed(torch.cat(mass, 1).amax(1)).mean(), len(rows)
+    for name, heads in ANSWERING.items():
+        seen = wanted.seen[name]
+        rows, places = seen.any(2).nonzero(as_tuple=True)
+        if len(rows):
+            mass = [(attentions[layer][rows, head, places].float() * seen[rows, places]).sum(-1) for layer, head in heads]
+            found[name] = _missed(torch.stack(mass).amax(0)).mean(), len(rows)
     return found
 
 

@@ -48,16 +48,16 @@ class Stage:
 
 
 STAGES = (
-    Stage(0.116, ("sight",)),
-    Stage(0.124, ("talk",), _SHAPES, most=1),
-    Stage(0.149, ("talk",), {**_SHAPES, "read_number": 1.0, "refuse": 0.3}, most=2),
-    Stage(0.182, ("talk",), _ALONE, most=3),
-    Stage(0.223, ("talk",), _ALONE),
-    Stage(0.281, ("names", "talk"), _ALONE),
-    Stage(0.339, ("names", "talk"), {**_ALONE, **_ALBUMS}),
-    Stage(0.563, ("sight", "names", "talk"), {**_EASY, **_HARD}),
-    Stage(0.745, ("names", "talk"), {**_EASY, **_SEVERAL}),
-    Stage(0.828, ("sight", "names", "talk"), {**_EASY, **_SEVERAL}),
+    Stage(0.091, ("sight",)),
+    Stage(0.097, ("talk",), _SHAPES, most=1),
+    Stage(0.117, ("talk",), {**_SHAPES, "read_number": 1.0, "refuse": 0.3}, most=2),
+    Stage(0.142, ("talk",), _ALONE, most=3),
+    Stage(0.174, ("talk",), _ALONE),
+    Stage(0.220, ("names", "talk"), _ALONE),
+    Stage(0.265, ("names", "talk"), {**_ALONE, **_ALBUMS}),
+    Stage(0.440, ("sight", "names", "talk"), {**_EASY, **_HARD}),
+    Stage(0.583, ("names", "talk"), {**_EASY, **_SEVERAL}),
+    Stage(0.648, ("sight", "names", "talk"), {**_EASY, **_SEVERAL}),
     Stage(1.00, ("names", "talk"), {**_EASY, **_SEVERAL, "multi": 9.0, "video": 9.0}),
 )
 

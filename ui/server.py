@@ -33,7 +33,7 @@ button:has(path[d^="M23,20a5"]), .thought-group:not(:has(.duration)) :is(.arrow,
 img[hidden] { display: none !important; }
 .thought-group { border: none !important; padding: 0 !important; box-shadow: none !important; }
 """
-# Whose conversations are remembered, the latest ones; each takes 30 kB before anything is said.
+# Whose conversations are remembered, the latest ones; each takes 90 kB before anything is said.
 MAX_SESSIONS = 1000
 #: Endpoints that agents are offered over MCP.
 TOOLS = ("/ask",)

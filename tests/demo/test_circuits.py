@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from demo.batches import Example, collate, example
-from demo.circuits import AFTER, ANSWERING, CAME, GONE, LOOKS, NUMBERED, SAID, Lessons, Shown, circuit_losses, known, lessons
+from demo.circuits import AFTER, ANSWERING, CAME, CHANGED, COLOUR, GONE, LOOKS, NUMBERED, SAID, SHAPE, Lessons, Shown, circuit_losses, known, lessons
 from demo.episodes import Episode, episode
 from demo.heads import LABELS, NUMBERS, directions
 from demo.language import CHINESE, Reference
@@ -29,7 +29,8 @@ def processor(tmp_path_factory: pytest.TempPathFactory) -> Processor:
 def picture(start: int, digit: int, *things: tuple[int, int]) -> Shown:
     """Four rows, of shapes and colours; its end is the token after them."""
     shape, colour = np.array(things, np.int64).T
-    return Shown(start, start + 4, digit, shape, colour, np.zeros(4, np.int64), sum(shape > 0))
+    glyph, rank = np.array([3, 0, 0, 4]), np.array([1, 0, 0, 2])
+    return Shown(start, start + 4, digit, shape, colour, glyph, rank, sum(shape > 0))
 
 
 #: A red circle goes and a blue star comes; the red star stays.
@@ -39,11 +40,12 @@ PICTURES = (
 )
 
 
-def seen(sought: Sought) -> list[int]:
+def seen(look: str, sought: Sought) -> list[list[int]]:
+    """Where the two tokens of an answer are seen, by the heads for that look; no other looks anywhere."""
     taught = known(PICTURES, [(slice(18, 20), sought, 16)], 20)
-    assert not taught.seen[:, :18].any()
-    assert (taught.seen[:, 18] == taught.seen[:, 19]).all()
-    return list(np.flatnonzero(taught.seen[0, 18]))
+    assert not any(taught.seen[name].any() for name in ANSWERING if name != look and {name, look} != {"from", "to"})
+    assert not taught.seen[look][:18].any()
+    return [list(np.flatnonzero(taught.seen[look][place])) for place in (18, 19)]
 
 
 def test_rows_know_what_was_at_their_place_and_whether_it_came_or_went() -> None:
@@ -59,14 +61,25 @@ def test_rows_know_what_was_at_their_place_and_whether_it_came_or_went() -> None
     assert taught.said["things"][[6, 14]].tolist() == [2, 2]
 
 
+def test_rows_know_whether_colour_or_shape_is_what_changed() -> None:
+    first = picture(2, 0, (CIRCLE, RED), (CIRCLE, RED), (CIRCLE, RED), (CIRCLE, RED))
+    second = picture(10, 8, (CIRCLE, BLUE), (STAR, RED), (STAR, BLUE), (0, 0))
+    taught = known((first, second), [], 20)
+    assert taught.said["aspect"][10:14].tolist() == [COLOUR, SHAPE, 0, 0]
+    assert taught.said["event"][10:14].tolist() == [CHANGED, CHANGED, CHANGED, GONE]
+
+
 def test_answers_are_seen_where_their_things_are() -> None:
-    assert seen(Sought("shown", Reference(shape="star"))) == [3, 11, 13]
-    assert seen(Sought("shown", Reference(colour="red"), picture=1)) == [11]
-    assert seen(Sought("came")) == [13]
-    assert seen(Sought("gone", Reference(colour="red", shape="circle"))) == [10]
-    assert seen(Sought("changed")) == [10, 13]
-    assert seen(Sought("whole", picture=1)) == [14]
-    assert seen(Sought("named", Reference(shape="star"))) == [16]
+    assert seen("seen", Sought("shown", Reference(shape="star"))) == [[3, 11, 13]] * 2
+    assert seen("seen", Sought("shown", Reference(colour="red"), picture=1)) == [[11]] * 2
+    assert seen("seen", Sought("came")) == [[13]] * 2
+    assert seen("seen", Sought("gone", Reference(colour="red", shape="circle"))) == [[10]] * 2
+    assert seen("seen", Sought("changed")) == [[10, 13]] * 2
+    assert seen("seen", Sought("written", picture=1)) == [[10], [13]]
+    assert seen("from", Sought("way", Reference(shape="star"))) == [[3]] * 2
+    assert seen("to", Sought("way", Reference(shape="star"))) == [[11, 13]] * 2
+    assert seen("whole", Sought("whole", picture=1)) == [[14]] * 2
+    assert seen("named", Sought("named", Reference(shape="star"))) == [[16]] * 2
 
 
 @pytest.mark.parametrize("skill", ["multi", "video"])
@@ -90,14 +103,17 @@ def test_what_is_asked_of_several_pictures_is_seen_in_them(processor: Processor,
         shown, one = laid_out(processor, seed, skill)
         rows = {place for start, end in one.image_bound for place in range(start, end + 1)}
         said = np.array(one.targets) != IGNORED
-        for place in np.flatnonzero(one.known.seen[0].any(1)):
-            assert said[place + 1]
-            looked_at = np.flatnonzero(one.known.seen[0, place])
-            if not set(looked_at) <= rows:
-                (name,) = looked_at
-                assert processor.tokenizer.decode([one.input_ids[name]]).strip() in NOUNS
-        seen = [turn.sought is not None and turn.sought.seen in ("came", "gone", "whole") for turn in shown.turns]
-        assert one.known.seen.any() or not any(seen)
+        for look, seen in one.known.seen.items():
+            for place in np.flatnonzero(seen.any(1)):
+                assert said[place + 1]
+                looked_at = np.flatnonzero(seen[place])
+                if look == "named":
+                    (name,) = looked_at
+                    assert processor.tokenizer.decode([one.input_ids[name]]).strip() in NOUNS
+                else:
+                    assert set(looked_at) <= rows
+        shows = [turn.sought is not None and turn.sought.seen in ("came", "gone", "whole") for turn in shown.turns]
+        assert any(seen.any() for seen in one.known.seen.values()) or not any(shows)
 
 
 def laid_out(processor: Processor, seed: int, skill: str) -> tuple[Episode, Example]:
@@ -132,7 +148,8 @@ def test_states_that_say_all_and_heads_that_look_right_have_next_to_no_loss() ->
     for name, (layer, head) in LOOKS.items():
         for row, place in (taught.looks[name] != IGNORED).nonzero().tolist():
             looks[layer][row, head, place, taught.looks[name][row, place]] = 1.0
-    looks[ANSWERING[1]][0, 3, 18:20, 13] = 1.0  # one head is enough
+    layer, head = ANSWERING["seen"][-1]  # one head is enough
+    looks[layer][0, head, 18:20, 13] = 1.0
     at_last = circuit_losses(states, looks, taught)
     assert set(at_first) == set(at_last) == {*SAID, *LOOKS, "seen", *(f"number {layer}" for layer in NUMBERED)}
     assert all(at_last[name][0] < 0.05 * at_first[name][0] for name in at_first), at_last
@@ -144,6 +161,6 @@ def test_padding_teaches_nothing() -> None:
     taught = known(PICTURES, [(slice(18, 20), Sought("changed"), -1)], 20)
     short, long = lessons([taught], 20), lessons([taught], 30)
     assert (long.number[:, 20:] == IGNORED).all()
-    assert not long.seen[:, :, 20:].any()
-    assert not long.seen[..., 20:].any()
+    assert not long.seen["seen"][:, 20:].any()
+    assert not long.seen["seen"][..., 20:].any()
     assert torch.equal(long.looks["digit"][:, :20], short.looks["digit"])

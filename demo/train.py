@@ -44,7 +44,7 @@ PEAK = {  # the language model learns nothing more from larger ones
     "names": {"matrices": 0.003, "others": 4e-4},
     "talk": {"matrices": 0.005, "others": 7e-4},
 }
-WARM_UP_STEPS = 100
+WARM_UP_STEPS = 40
 SIGHT_BESIDE_WORDS = 0.3  # of its rates: what is read of the pictures must not change faster than the reading learns
 DECAY_FROM = 0.82  # share of the time after which the rates fall
 WEIGHTS = {"sight": 0.5, "words": 1.0, "sight beside words": 0.1, "circuits": 0.2}  # of losses

@@ -20,9 +20,9 @@ from pipeline.engine.request import Stats
 from tests.serving import StandIn
 
 COLOUR, NUMBER = "What colour is the circle?", "What number is written in the picture?"
-# What the bundled model tells apart in such a picture: a final 8 is small enough to be taken for a 3.
+# What the bundled model tells apart in such a picture: it may take a final 8 for a 3, and the square for a purple circle beside a number below 20.
 SAYABLE = tuple(colour for colour in COLOURS if colour != "black")
-READABLE = tuple(number for number in range(11, 99) if number % 10 != 8)
+READABLE = tuple(number for number in range(20, 99) if number % 10 != 8)
 
 
 def picture(colour: str, number: int, suffix: str = "PNG") -> bytes:

@@ -37,7 +37,8 @@ class Chat(gr.ChatInterface):
     it goes on after an error: in Gradio 6.31's page `then` does not follow a failed event, and the message box would stay locked.
 
     Gradio has no public way to put something between the message box and the controls, or to hold the events that an answer comes from: three of its
-    private methods are extended at the end of this class, and three are called. `test_chat.py` notices when a Gradio to come has changed them.
+    private methods are extended at the end of this class, three are called, and some of its steps are taken out (see `_leave_the_message_box`).
+    `test_chat.py` and the browser's tests notice when a Gradio to come has changed them.
     """
 
     def __init__(self, model: Model, estimates: Estimates) -> None:

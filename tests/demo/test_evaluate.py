@@ -11,8 +11,6 @@ import pytest
 from demo.evaluate import FORMATS, compare, evaluate, main
 from demo.exam import drawn
 from demo.reference import Reference, agreement, first_logits
-from demo.small_files import write_small_files
-from demo.train import Trainer
 from pipeline.artifacts import BUNDLED
 
 ROOT = Path(__file__).parent.parent.parent
@@ -73,10 +71,8 @@ def test_the_reference_says_what_the_uncompressed_conversion_says(golden: Path, 
     assert other.kl > same.kl
 
 
-def test_every_format_is_measured_against_the_checkpoint(tmp_path: Path) -> None:
-    write_small_files(tmp_path)
-    Trainer(tmp_path, budget_s=60).save()
-    report = compare(tmp_path, drawn(15, 1), 5)
+def test_every_format_is_measured_against_the_checkpoint() -> None:
+    report = compare(BUNDLED.parent / "checkpoint", drawn(15, 1), 5)
     assert list(report) == list(FORMATS)
     sizes = [row["megabytes"] for row in report.values()]
     assert sizes[0] > sizes[1] > sizes[2] > sizes[3]

@@ -8,7 +8,7 @@ import numpy as np
 import PIL.Image
 import torch
 
-from demo.circuits import Known, Lessons, Shown, at_rows, known, lessons
+from demo.circuits import Answer, Known, Lessons, Shown, Written, at_rows, known, lessons
 from demo.episodes import Episode, Media, Turn
 from demo.language import CHINESE, ENGLISH, Code
 from demo.scenes import IGNORED, LABEL_COUNTS, Scene, patch_labels
@@ -99,10 +99,11 @@ def example(episode: Episode, processor: Processor) -> Example:
     shown = [_shown(own[0], prompt.image_bound[index], scene, ids, closes) for own, index, scene in zip(pieces, overviews, scenes, strict=True)]
     asked_until = len(header) + len([terminator, *tokenizer.encode("\n")]) - 1  # tokens before those from which an answer is said
     answers = [
-        (places, turn.sought, _name_end(turn, episode.language, tokenizer, places.start - asked_until))
+        Answer(places, turn.sought, _name_end(turn, episode.language, tokenizer, places.start - asked_until), _items(ids[places], tokenizer))
         for places, turn in zip(_answers(targets), episode.turns, strict=True)
     ]
-    return Example(tuple(sight for own in pieces for sight in own), ids, prompt.image_bound, targets, known(shown, answers, len(ids)))
+    taught = known(shown, _written(pieces, prompt.image_bound, len(ids)), answers, len(ids))
+    return Example(tuple(sight for own in pieces for sight in own), ids, prompt.image_bound, targets, taught)
 
 
 def collate(examples: Sequence[Example], config: ModelConfig) -> Batch:
@@ -167,7 +168,21 @@ def _shown(overview: Sight, bound: tuple[int, int], scene: Scene | None, ids: Se
     start, end = bound
     rows = at_rows(overview.labels, end - start)
     digit = start - 3 if ids[start - 2] == closes else IGNORED  # an id, its end, the picture's beginning
-    return Shown(start, end, digit, rows["shape"], rows["colour"], rows["glyph"], rows["rank"], len(scene.things) if scene else IGNORED)
+    return Shown(start, end, digit, rows["shape"], rows["colour"], rows["size"], rows["rank"], len(scene.things) if scene else IGNORED)
+
+
+def _written(pieces: Sequence[Sequence[Sight]], bounds: Sequence[tuple[int, int]], tokens: int) -> Written:
+    glyph, rank, picture = np.zeros((3, tokens), np.int64)
+    numbered = [(number, sight) for number, own in enumerate(pieces, 1) for sight in own]
+    for (number, sight), (start, end) in zip(numbered, bounds, strict=True):
+        rows = at_rows(sight.labels, end - start)
+        glyph[start:end], rank[start:end], picture[start:end] = rows["glyph"], rows["rank"], number
+    return Written(glyph, rank, picture)
+
+
+def _items(before: Sequence[int], tokenizer: Tokenizer) -> list[int]:
+    """Of each token from which an answer is said, the first of which stands before it: which of the things it lists is spoken of there, from 1."""
+    return [1 + sum(tokenizer.decode([token]).strip() in (",", "，") for token in before[1 : index + 1]) for index in range(len(before))]
 
 
 def _name_end(turn: Turn, code: Code, tokenizer: Tokenizer, end: int) -> int:

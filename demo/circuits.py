@@ -1,12 +1,13 @@
-"""What the generator knows of several pictures -> losses on how the language model tells them apart and compares them. Dropped after training.
+"""What the generator knows of a conversation -> losses on how the language model tells pictures apart and finds answers. Dropped after training.
 
 Words alone teach this too slowly: an answer that compares is right only when all of a chain is, and nothing rewards its first links. So each link is
 asked for by itself: a row looks at the same place of the picture before, says what was there and whether that came or went; a picture's end says
-which picture it was and how many things it showed; and where an answer is written, some head looks at where it is seen.
+which picture it was and how many things it showed; and where an answer is written, some head looks at where it is seen: at each thing that is
+counted, at that which a list has come to, at the next glyph.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,11 +18,11 @@ from torch.nn import functional
 
 from demo.heads import LABELS, NUMBERS, directions
 from demo.questions import Sought
-from demo.scenes import COLOURS, IGNORED, LABEL_COUNTS, RANKS, SHAPES
+from demo.scenes import COLOURS, GLYPHS, IGNORED, LABEL_COUNTS, RANKS, SHAPES
 
 CAME, GONE, CHANGED = 1, 2, 3
-COLOUR, SHAPE = 1, 2
-SAID = {"was shape": LABEL_COUNTS["shape"], "was colour": LABEL_COUNTS["colour"], "event": CHANGED + 1, "things": 1 + RANKS, "aspect": SHAPE + 1}
+COLOUR, SHAPE, SIZE = 1, 2, 3
+SAID = {"was shape": LABEL_COUNTS["shape"], "was colour": LABEL_COUNTS["colour"], "event": CHANGED + 1, "things": 1 + RANKS, "aspect": SIZE + 1}
 AFTER = 2  # so many layers a row says it: those that learn beside the names
 NUMBERED = (1, 2, 3)  # after each of these layers a picture's rows, and its end, know its number
 LOOKS = {"digit": (0, 3), "frame before": (1, 0), "image before": (1, 1)}  # layer and head
@@ -32,6 +33,9 @@ ANSWERING = {
     "to": ((2, 3),),
     "named": ((2, 0), (2, 1), (3, 0), (3, 1)),
     "whole": ((3, 0), (3, 1)),
+    "written": ((2, 2), (2, 3), (3, 2), (3, 3)),
+    "listed": ((2, 2), (2, 3), (3, 2), (3, 3)),
+    "counted": ((2, 2), (2, 3), (3, 2), (3, 3)),
 }
 # Weight of rows where nothing was, or nothing happened; that one aspect alone changed is so rare that it would be lost among them.
 NONE = {"was shape": 0.1, "was colour": 0.1, "event": 0.1, "things": 1.0, "aspect": 0.005}
@@ -45,7 +49,7 @@ class Known:
     looks: dict[str, NDArray[np.int64]]  # of LOOKS, each (tokens,), the token that its head looks at
     number: NDArray[np.int64]  # (tokens,), of the picture, at its rows and its end
     said: dict[str, NDArray[np.int64]]  # of SAID, each (tokens,)
-    seen: dict[str, NDArray[np.bool_]]  # of ANSWERING, each (tokens, tokens), from where an answer is written to where it is seen
+    seen: dict[str, NDArray[np.int8]]  # of ANSWERING, each (tokens, tokens), from where an answer is written to the parts in which it is seen, from 1
 
 
 @dataclass
@@ -57,10 +61,35 @@ class Shown:
     digit: int  # or IGNORED
     shape: NDArray[np.int64]
     colour: NDArray[np.int64]
-    glyph: NDArray[np.int64]
+    size: NDArray[np.int64]
     rank: NDArray[np.int64]
     things: int
     event: NDArray[np.int64] = field(init=False)
+
+
+@dataclass(frozen=True)
+class Written:
+    """What the rows of pictures and of their slices show of writing, each (tokens,): 0 for none, the glyph, its rank and its picture from 1 on."""
+
+    glyph: NDArray[np.int64]
+    rank: NDArray[np.int64]
+    picture: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Of one turn.
+
+    Args:
+        places: the tokens from which it is said.
+        name: the last token of what its question names, -1 if it names nothing.
+        items: which thing of a list each of the places speaks of, counted from 1.
+    """
+
+    places: slice
+    sought: Sought | None
+    name: int = -1
+    items: Sequence[int] = ()
 
 
 def at_rows(labels: Mapping[str, NDArray[np.int64]], queries: int) -> dict[str, NDArray[np.int64]]:
@@ -82,12 +111,8 @@ def _patches(shift: tuple[float, float], side: int, shape: tuple[int, ...]) -> N
     return np.stack(np.meshgrid(down, across, indexing="ij"))
 
 
-def known(shown: Sequence[Shown], answers: Sequence[tuple[slice, Sought | None, int]], tokens: int) -> Known:
-    """What a conversation of so many tokens teaches.
-
-    Args:
-        answers: of each turn the tokens from which its answer is said, where that is seen, and the last token of what its question names.
-    """
+def known(shown: Sequence[Shown], written: Written, answers: Sequence[Answer], tokens: int) -> Known:
+    """What a conversation of so many tokens teaches."""
     number = np.full(tokens, IGNORED, np.int64)
     looks = {"digit": np.full(tokens, IGNORED, np.int64), "frame before": np.zeros(tokens, np.int64), "image before": np.zeros(tokens, np.int64)}
     said = {name: np.full(tokens, IGNORED, np.int64) for name in SAID}
@@ -104,25 +129,48 @@ def known(shown: Sequence[Shown], answers: Sequence[tuple[slice, Sought | None, 
         other = (last.shape != picture.shape) | (last.colour != picture.colour)
         picture.event = other * (CAME * (picture.shape > 0) + GONE * (last.shape > 0))
         said["event"][rows] = picture.event
-        recoloured, reshaped = last.colour != picture.colour, last.shape != picture.shape
-        one = (last.shape > 0) & (picture.shape > 0) & (recoloured != reshaped)
-        said["aspect"][rows] = one * np.where(recoloured, COLOUR, SHAPE)
-    seen = {name: np.zeros((tokens, tokens), np.bool_) for name in ANSWERING}
-    for places, sought, name in answers:
-        if sought and sought.seen == "named":
-            seen["named"][places, name] = True
-        elif sought and sought.seen == "whole" and sought.picture is not None:
-            seen["whole"][places, shown[sought.picture].end] = True
-        elif sought and sought.seen == "written" and sought.picture is not None:
-            picture = shown[sought.picture]
-            for rank, place in enumerate(range(places.start, places.stop), 1):  # glyph by glyph
-                seen["seen"][place, picture.start : picture.end] = (picture.glyph > 0) & (picture.rank == rank)
-        elif sought and sought.seen == "way":
-            for end, picture in (("from", shown[0]), ("to", shown[-1])):
-                seen[end][places, picture.start : picture.end] = _called(picture, sought)
-        elif sought:
-            seen["seen"][places] = _seen(shown, sought, tokens)
+        changed = np.stack([last.colour != picture.colour, last.shape != picture.shape, last.size != picture.size])
+        one = (last.shape > 0) & (picture.shape > 0) & (changed.sum(0) == 1)
+        said["aspect"][rows] = one * np.array([COLOUR, SHAPE, SIZE])[changed.argmax(0)]
+    seen = {name: np.zeros((tokens, tokens), np.int8) for name in ANSWERING}
+    for answer in answers:
+        if answer.sought:
+            for name, place, rows in _looks(answer, answer.sought, shown, written):
+                seen[name][place] = rows
     return Known(looks, number, said, seen)
+
+
+def _looks(answer: Answer, sought: Sought, shown: Sequence[Shown], written: Written) -> Iterator[tuple[str, int | slice, NDArray[np.int8]]]:
+    """Of ANSWERING, from where an answer is said, and the parts in which it is seen from there, (tokens,)."""
+    tokens, places = len(written.glyph), answer.places
+    picture = shown[sought.picture or 0]
+
+    def at(one: Shown, rows: NDArray[Any]) -> NDArray[np.int8]:
+        parts = np.zeros(tokens, np.int8)
+        parts[one.start : one.end] = rows
+        return parts
+
+    match sought.seen:
+        case "named":
+            yield "named", places, (np.arange(tokens) == answer.name).astype(np.int8)
+        case "whole":
+            yield "whole", places, (np.arange(tokens) == picture.end).astype(np.int8)
+        case "written":
+            own = written.picture == 1 + (sought.picture or 0)
+            for rank, (place, glyph) in enumerate(
+                zip(range(places.start, places.stop), sought.text, strict=False), 1
+            ):  # the full stop is not written
+                yield "written", place, (own & (written.glyph == 1 + GLYPHS.index(glyph)) & (written.rank == rank)).astype(np.int8)
+        case "listed":
+            for place, item in zip(range(places.start, places.stop), answer.items, strict=True):
+                yield "listed", place, at(picture, (picture.shape > 0) & (picture.rank == item))
+        case "counted":
+            yield "counted", places, at(picture, _called(picture, sought) * np.maximum(picture.rank, 0))
+        case "way":
+            for name, one in (("from", shown[0]), ("to", shown[-1])):
+                yield name, places, at(one, _called(one, sought))
+        case _:
+            yield "seen", places, _seen(shown, sought, tokens).astype(np.int8)
 
 
 def _seen(shown: Sequence[Shown], sought: Sought, tokens: int) -> NDArray[np.bool_]:
@@ -145,6 +193,8 @@ def _called(picture: Shown, sought: Sought) -> NDArray[np.bool_]:
         rows &= picture.shape == 1 + SHAPES.index(sought.what.shape)
     if sought.what.colour:
         rows &= picture.colour == 1 + list(COLOURS).index(sought.what.colour)
+    if sought.rank is not None:
+        rows &= picture.rank == sought.rank
     return rows
 
 
@@ -168,7 +218,7 @@ def lessons(conversations: Sequence[Known], tokens: int) -> Lessons:
         {name: padded([one.looks[name] for one in conversations]) for name in LOOKS},
         padded([one.number for one in conversations]),
         {name: padded([one.said[name] for one in conversations]) for name in SAID},
-        {name: padded([one.seen[name] for one in conversations], False) for name in ANSWERING},
+        {name: padded([one.seen[name] for one in conversations], 0) for name in ANSWERING},
     )
 
 
@@ -203,9 +253,17 @@ def circuit_losses(hidden_states: Sequence[torch.Tensor], attentions: Sequence[t
         seen = wanted.seen[name]
         rows, places = seen.any(2).nonzero(as_tuple=True)
         if len(rows):
-            mass = [(attentions[layer][rows, head, places].float() * seen[rows, places]).sum(-1) for layer, head in heads]
-            found[name] = _missed(torch.stack(mass).amax(0)).mean(), len(rows)
+            looks = [attentions[layer][rows, head, places].float() for layer, head in heads]
+            found[name] = _overlooked(torch.stack(looks), seen[rows, places]).mean(), len(rows)
     return found
+
+
+def _overlooked(looks: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+    """(heads, places, tokens), (places, tokens) -> (places,), by the head that overlooks the least; each part of an answer counts as much."""
+    parts = [part for part in range(1, int(seen.max()) + 1) if (seen == part).any()]
+    there = torch.stack([(seen == part).any(-1) for part in parts])
+    missed = torch.stack([_missed((looks * (seen == part)).sum(-1)) for part in parts], 1)  # (heads, parts, places)
+    return ((missed * there).sum(1) / there.sum(0)).amin(0)
 
 
 def _heard(rows: torch.Tensor) -> torch.Tensor:

@@ -87,7 +87,7 @@ def _count_in(random: Generator, scenes: list[Scene], language: Language) -> Ask
     image = int(random.random() * len(scenes))
     what = countable(scenes[image], random)
     question = language.ask("count_in", random, things=language.name(what, plural=True), number=str(image + 1))
-    return Asked("multi", question, language.count(count(scenes[image], what)), ("count", image, what), sought=Sought("shown", what, image))
+    return Asked("multi", question, language.count(count(scenes[image], what)), ("count", image, what), sought=Sought("counted", what, image))
 
 
 def _colour_in(random: Generator, scenes: list[Scene], language: Language) -> Asked | None:
@@ -104,8 +104,9 @@ def _colour_in(random: Generator, scenes: list[Scene], language: Language) -> As
 
 def _read_in(random: Generator, scenes: list[Scene], language: Language) -> Asked | None:
     image = int(random.random() * len(scenes))
-    answer = language.sentence(scenes[image].prints[0].text)
-    return Asked("multi", language.ask("read_in", random, number=str(image + 1)), answer, ("read", image), sought=Sought("written", picture=image))
+    text = scenes[image].prints[0].text
+    question = language.ask("read_in", random, number=str(image + 1))
+    return Asked("multi", question, language.sentence(text), ("read", image), sought=Sought("written", picture=image, text=text))
 
 
 def _most(random: Generator, scenes: list[Scene], language: Language) -> Asked | None:
@@ -123,11 +124,14 @@ def _same_of_another(random: Generator, scenes: list[Scene], language: Language)
     """How many, what number, or what colour the same kind of thing has, in one image and then in others."""
     images = shuffled(random, range(len(scenes)))[:3]
     if scenes[0].prints:
-        phrase, words, sought, answers = "read_in", {}, Sought("written"), [language.sentence(scenes[image].prints[0].text) for image in images]
+        texts = [scenes[image].prints[0].text for image in images]
+        phrase, words, answers = "read_in", {}, [language.sentence(text) for text in texts]
+        sought = [Sought("written", picture=image, text=text) for image, text in zip(images, texts, strict=True)]
     elif random.random() < 0.5:
         what = countable(scenes[images[0]], random)
-        phrase, words, sought = "count_in", {"things": language.name(what, plural=True)}, Sought("shown", what)
+        phrase, words = "count_in", {"things": language.name(what, plural=True)}
         answers = [language.count(count(scenes[image], what)) for image in images]
+        sought = [Sought("counted", what, image) for image in images]
     else:
         shape = pick(random, SHAPES)
         found = [[thing for thing in scenes[image].things if thing.shape == shape] for image in images]
@@ -135,9 +139,9 @@ def _same_of_another(random: Generator, scenes: list[Scene], language: Language)
         if len(chosen) < 2:
             return []
         images = [image for image, _ in chosen]
-        phrase, words, sought = "colour_in", {"thing": language.name(Reference(shape=shape))}, Sought("shown", Reference(shape=shape))
+        phrase, words = "colour_in", {"thing": language.name(Reference(shape=shape))}
         answers = [attribute("colour", thing, language) for _, thing in chosen]
-    sought = [dataclasses.replace(sought, picture=image) for image in images]
+        sought = [Sought("shown", Reference(shape=shape), image) for image in images]
     asked = [Asked("multi", language.ask(phrase, random, number=str(images[0] + 1), **words), answers[0], images[0], sought=sought[0])]
     for image, answer, place in zip(images[1:], answers[1:], sought[1:], strict=True):
         asked.append(Asked("followup", language.ask("and_image", random, number=str(image + 1)), answer, image, sought=place))

@@ -12,7 +12,7 @@ import torch
 
 from demo.batches import Batch, collate, collate_sights, example, look
 from demo.chance import pick
-from demo.episodes import episode
+from demo.episodes import Episode, episode
 from demo.pages import page
 from demo.scenes import draw
 from demo.stock import Stock
@@ -27,7 +27,20 @@ _ALBUMS = {"multi": 4.0, "video": 3.5, "small_print": 1.5}
 # What is still guessed when all else is known, and takes the most examples.
 _HARD = {"count": 4.0, "relation": 5.0, "followup": 1.5, "read_number": 2.0, "read_word": 2.0, "multi": 4.0, "video": 4.0, "small_print": 2.5}
 _SEVERAL = {"count": 3.0, "relation": 1.5, "followup": 2.0, "read_number": 1.0, "read_word": 2.0, "multi": 7.0, "video": 7.0, "small_print": 1.5}
+_LAST = {
+    "count": 4.0,
+    "relation": 2.0,
+    "followup": 2.5,
+    "read_number": 2.5,
+    "read_word": 2.0,
+    "multi": 8.0,
+    "video": 3.0,
+    "small_print": 3.0,
+    "describe": 2.0,
+}
 _EASY = {"colour": 0.3, "shape": 0.3, "size": 0.3, "where": 0.3, "exist": 0.5, "describe": 1.0, "refuse": 0.3}
+SELDOM = ("written", "whole")  # where what is asked of several pictures is seen too seldom: an album without such a question gives way to another
+OTHERS = 2**40  # from here on are the seeds of those others
 ALONE = ("count", "relation")  # asked as often as there is something to ask, without questions of other skills between
 
 
@@ -48,17 +61,20 @@ class Stage:
 
 
 STAGES = (
-    Stage(0.091, ("sight",)),
-    Stage(0.097, ("talk",), _SHAPES, most=1),
-    Stage(0.117, ("talk",), {**_SHAPES, "read_number": 1.0, "refuse": 0.3}, most=2),
-    Stage(0.142, ("talk",), _ALONE, most=3),
-    Stage(0.174, ("talk",), _ALONE),
-    Stage(0.220, ("names", "talk"), _ALONE),
-    Stage(0.265, ("names", "talk"), {**_ALONE, **_ALBUMS}),
-    Stage(0.440, ("sight", "names", "talk"), {**_EASY, **_HARD}),
-    Stage(0.583, ("names", "talk"), {**_EASY, **_SEVERAL}),
-    Stage(0.648, ("sight", "names", "talk"), {**_EASY, **_SEVERAL}),
-    Stage(1.00, ("names", "talk"), {**_EASY, **_SEVERAL, "multi": 9.0, "video": 9.0}),
+    Stage(0.077, ("sight",)),
+    Stage(0.082, ("talk",), _SHAPES, most=1),
+    Stage(0.099, ("talk",), {**_SHAPES, "read_number": 1.0, "refuse": 0.3}, most=2),
+    Stage(0.120, ("talk",), _ALONE, most=3),
+    Stage(0.147, ("talk",), _ALONE),
+    Stage(0.186, ("names", "talk"), _ALONE),
+    Stage(0.224, ("names", "talk"), {**_ALONE, **_ALBUMS}),
+    Stage(0.372, ("sight", "names", "talk"), {**_EASY, **_HARD}),
+    Stage(0.493, ("names", "talk"), {**_EASY, **_SEVERAL}),
+    Stage(0.548, ("sight", "names", "talk"), {**_EASY, **_SEVERAL}),
+    Stage(0.845, ("names", "talk"), {**_EASY, **_SEVERAL, "multi": 9.0, "video": 9.0}),
+    Stage(0.927, ("names", "talk"), {**_EASY, **_LAST}),
+    Stage(0.977, ("sight", "names", "talk"), {**_EASY, **_LAST}),
+    Stage(1.00, ("names", "talk"), {**_EASY, **_LAST}),
 )
 
 
@@ -108,5 +124,12 @@ def _episodes(number: int, stage: Stage) -> Batch:
     weights = np.array(list(stage.skills.values()))
     chosen = np.random.default_rng(number).choice(list(stage.skills), EPISODES, p=weights / weights.sum())
     first = number * EPISODES
-    shown = [episode(first + index, "train", str(skill), mixed=skill not in ALONE, most=stage.most) for index, skill in enumerate(chosen)]
+    shown = [_episode(first + index, str(skill), stage.most) for index, skill in enumerate(chosen)]
     return collate([example(one, _processor[0]) for one in shown], _processor[0].config)
+
+
+def _episode(seed: int, skill: str, most: int) -> Episode:
+    shown = episode(seed, "train", skill, mixed=skill not in ALONE, most=most)
+    if skill == "multi" and not any(turn.sought and turn.sought.seen in SELDOM for turn in shown.turns):
+        return episode(OTHERS + seed, "train", skill, mixed=True, most=most)
+    return shown

@@ -11,7 +11,7 @@ from demo.chance import pick, shuffled, weighted
 from demo.comparisons import album
 from demo.language import CHINESE, ENGLISH, Code, Language
 from demo.layouts import Wish, arrange, large_size, ordinary_size
-from demo.questions import ASKERS, Asked, Sought, absent, ask_attribute, attribute, cell, count, countable, existing, references
+from demo.questions import ASKERS, Asked, Sought, absent, ask_attribute, attribute, cell, count, countable, existing, references, shown
 from demo.scenes import Scene, draw
 from demo.stock import Split, Stock
 from demo.textures import photograph
@@ -169,7 +169,10 @@ def follow_up(scene: Scene, language: Language, stock: Stock, random: Generator)
             asked.append((what, language.ask(phrase, random, thing=language.some(what)), language.presence(truth)))
     skills = ("count" if kind < 0.87 else "exist", "followup")
     return (
-        [Asked(skill, question, answer, what) for skill, (what, question, answer) in zip(skills, asked, strict=True)]
+        [
+            Asked(skill, question, answer, what, sought=Sought("counted", what, 0) if kind < 0.87 else None)
+            for skill, (what, question, answer) in zip(skills, asked, strict=True)
+        ]
         if asked[0][0] != asked[1][0]
         else []
     )
@@ -187,7 +190,8 @@ def _more_of_it(scene: Scene, language: Language, random: Generator) -> list[Ask
     skills = shuffled(random, skills)[:3]
     asked = [ask_attribute(skills[0], scene, index, name, language, random)] if len(skills) > 1 else []
     for skill in skills[1:]:
-        asked.append(Asked("followup", language.ask(f"and_{skill}", random), attribute(skill, thing, language), skill))
+        question = language.ask(f"and_{skill}", random)
+        asked.append(Asked("followup", question, attribute(skill, thing, language), skill, sought=shown(scene, index)))
     return asked
 
 
@@ -205,7 +209,7 @@ def _the_same_of_another(scene: Scene, language: Language, random: Generator) ->
         question = (
             language.ask("and_the_other_one", random) if other_one else language.ask("and_other", random, thing=language.name(pick(random, names)))
         )
-        asked.append(Asked("followup", question, attribute(skill, scene.things[index], language), index))
+        asked.append(Asked("followup", question, attribute(skill, scene.things[index], language), index, sought=shown(scene, index)))
     return asked
 
 
@@ -219,7 +223,7 @@ def _refused(random: Generator, stock: Stock, language: Language) -> tuple[tuple
         imagined = arrange(random, stock, _wish(random, stock, skill))
         one = ASKERS["describe" if random.random() < 0.3 else skill](imagined, language, stock, random)
         if one is not None:
-            asked.append(replace(one, skill="refuse", answer=language.refusal()))
+            asked.append(replace(one, skill="refuse", answer=language.refusal(), sought=None))
     return (media,), asked
 
 

@@ -9,23 +9,28 @@ from numpy.random import Generator
 
 from demo.chance import pick, shuffled
 from demo.language import Language, Reference
-from demo.scenes import COLOURS, SHAPES, Scene, Thing
+from demo.scenes import COLOURS, SHAPES, Scene, Thing, ranks_of
 from demo.stock import Stock
 
 
 @dataclass(frozen=True)
 class Sought:
-    """Where in several pictures an answer is seen: at what so called things cover, or at what is written, in a picture as a whole, or
-    where the question names them; the "way" of a thing, where it is in the first and where in the last.
+    """Where in the pictures an answer is seen: at what so called things cover, or at what is written, in a picture as a whole, or where the
+    question names them; the "way" of a thing, where it is in the first and where in the last.
 
     Args:
-        seen: of the things, where they are ("shown"), or where they have come, gone or either ("changed") since the picture before.
+        seen: of the things, where they are ("shown", "counted" if all of them, "listed" if one after the other), or where they have come, gone or
+            either ("changed") since the picture before.
         picture: counted from 0; None for all.
+        rank: of the thing, counted from 1 at the left; None for any.
+        text: that is written.
     """
 
-    seen: Literal["shown", "came", "gone", "changed", "written", "whole", "named", "way"]
+    seen: Literal["shown", "counted", "listed", "came", "gone", "changed", "written", "whole", "named", "way"]
     what: Reference = field(default_factory=Reference)
     picture: int | None = None
+    rank: int | None = None
+    text: str = ""
 
 
 @dataclass(frozen=True)
@@ -106,7 +111,12 @@ def ask_where(scene: Scene, language: Language, _: Stock, random: Generator) -> 
 
 def ask_attribute(skill: str, scene: Scene, index: int, name: Reference, language: Language, random: Generator) -> Asked:
     question = language.ask(skill, random, thing=language.name(name))
-    return Asked(skill, question, attribute(skill, scene.things[index], language), (skill, index), index)
+    return Asked(skill, question, attribute(skill, scene.things[index], language), (skill, index), index, shown(scene, index))
+
+
+def shown(scene: Scene, thing: int) -> Sought:
+    """An answer that is seen at this thing of a picture that is shown alone."""
+    return Sought("shown", picture=0, rank=ranks_of(scene)[thing])
 
 
 def attribute(skill: str, thing: Thing, language: Language) -> str:
@@ -146,7 +156,8 @@ def ask_count(scene: Scene, language: Language, _: Stock, random: Generator) -> 
     if scene.prints:
         return None
     what = countable(scene, random)
-    return Asked("count", language.ask("count", random, things=language.name(what, plural=True)), language.count(count(scene, what)), ("count", what))
+    question = language.ask("count", random, things=language.name(what, plural=True))
+    return Asked("count", question, language.count(count(scene, what)), ("count", what), sought=Sought("counted", what, 0))
 
 
 def ask_relation(scene: Scene, language: Language, _: Stock, random: Generator) -> Asked | None:
@@ -177,10 +188,11 @@ def _ask_related(scene: Scene, relations: list[str], language: Language, random:
         for relation in shuffled(random, relations):
             other, names = scene.things[index], references(scene, index)
             answers = {place: related(scene, thing, other, relation) for place, thing in enumerate(scene.things) if place != index}
-            fitting = [scene.things[place] for place, answer in answers.items() if answer]
+            fitting = [place for place, answer in answers.items() if answer]
             if names and len(fitting) == 1 and None not in answers.values():
                 question = language.ask("related", random, other=language.name(pick(random, names)), relation=language.relation(relation))
-                return Asked("relation", question, language.the(full(fitting[0])), (relation, index))
+                answer = language.the(full(scene.things[fitting[0]]))
+                return Asked("relation", question, answer, (relation, index), sought=shown(scene, fitting[0]))
     return None
 
 
@@ -227,16 +239,19 @@ def ask_word(scene: Scene, language: Language, _: Stock, random: Generator) -> A
 
 def _read(scene: Scene, skill: str, digits: bool, language: Language, random: Generator) -> Asked | None:
     found = [text.text for text in scene.prints if text.text.isdigit() == digits]
-    return Asked(skill, language.ask(skill, random), language.sentence(found[0]), skill) if len(found) == 1 else None
+    if len(found) != 1:
+        return None
+    return Asked(skill, language.ask(skill, random), language.sentence(found[0]), skill, sought=Sought("written", picture=0, text=found[0]))
 
 
 def ask_small_print(scene: Scene, language: Language, stock: Stock, random: Generator) -> Asked | None:
     """By "small print" where there is one text, by "number" and "word" where there are two."""
     if len(scene.prints) == 1 and random.random() < 0.7:
-        answer = language.sentence(scene.prints[0].text)
-        return Asked("small_print", language.ask("small_print", random), answer, answer)
+        text = scene.prints[0].text
+        answer = language.sentence(text)
+        return Asked("small_print", language.ask("small_print", random), answer, answer, sought=Sought("written", picture=0, text=text))
     asked = pick(random, (ask_number, ask_word))(scene, language, stock, random)
-    return asked and Asked("small_print", asked.question, asked.answer, asked.answer)
+    return asked and Asked("small_print", asked.question, asked.answer, asked.answer, sought=asked.sought)
 
 
 def ask_describe(scene: Scene, language: Language, _: Stock, random: Generator) -> Asked | None:
@@ -246,7 +261,7 @@ def ask_describe(scene: Scene, language: Language, _: Stock, random: Generator) 
     if scene.prints or not 1 <= len(things) <= 4 or any(gap < 0.09 for gap in gaps):
         return None
     said = (Reference(thing.size, thing.colour, thing.shape) for thing in things)
-    return Asked("describe", language.ask("describe", random), language.list(*said), "describe")
+    return Asked("describe", language.ask("describe", random), language.list(*said), "describe", sought=Sought("listed", picture=0))
 
 
 ASKERS: dict[str, Asker] = {

@@ -159,7 +159,7 @@ def patch_labels(scene: Scene, tgt_size: tuple[int, int], box: Box = (0.0, 0.0, 
     image = Image.new("L", (columns * SAMPLES, rows * SAMPLES))
     canvas = ImageDraw.Draw(image)
     kinds = [(0,) * len(LABEL_COUNTS)]
-    ranks = {index: rank for rank, index in enumerate(sorted(range(len(scene.things)), key=lambda index: scene.things[index].x), 1)}
+    ranks = ranks_of(scene)
     for index, thing in enumerate(scene.things):
         place = 1 + 3 * min(int(3 * thing.y), 2) + min(int(3 * thing.x), 2)
         rank = ranks[index] if len(ranks) <= RANKS else IGNORED
@@ -184,6 +184,12 @@ def patch_labels(scene: Scene, tgt_size: tuple[int, int], box: Box = (0.0, 0.0, 
     counts[0] = SAMPLES**2 // 4  # the least that counts
     found = np.asarray(kinds, np.int64)[counts.argmax(0)].transpose(2, 0, 1)
     return dict(zip(LABEL_COUNTS, found, strict=True))
+
+
+def ranks_of(scene: Scene) -> list[int]:
+    """Of each thing, counted from 1 at the left."""
+    ordered = sorted(range(len(scene.things)), key=lambda index: scene.things[index].x)
+    return [1 + ordered.index(index) for index in range(len(ordered))]
 
 
 def _fill(canvas: ImageDraw.ImageDraw, thing: Thing, centre: Point, radius: float, fill: Colour | int) -> None:

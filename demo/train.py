@@ -1,6 +1,6 @@
-"""Nothing but the generator -> a checkpoint of the demo model in the official format: a few million weights, trained on a CPU in six hours.
+"""Nothing but the generator -> a checkpoint of the demo model in the official format: a few million weights, trained on a CPU in seven hours.
 
-    python -m demo.train --output DIR --minutes 372
+    python -m demo.train --output DIR --minutes 440
 
 First the image encoder and the resampler learn to see, from labels of what each patch shows; then the language model learns to talk about what is
 seen; then all learn together. The checkpoint is saved every few minutes and is its own state, beside the log, in the folder `training` within it: a
@@ -45,17 +45,17 @@ PEAK = {  # the language model learns nothing more from larger ones
     "talk": {"matrices": 0.005, "others": 7e-4},
 }
 WARM_UP_STEPS = 40
-SIGHT_BESIDE_WORDS = 0.3  # of its rates: what is read of the pictures must not change faster than the reading learns
-DECAY_FROM = 0.82  # share of the time after which the rates fall
+SIGHT_BESIDE_WORDS = 0.1  # of its rates: what is read of the pictures must not change faster than the reading learns
+DECAY_FROM = 0.923  # share of the time after which the rates fall
 WEIGHTS = {"sight": 0.5, "words": 1.0, "sight beside words": 0.1, "circuits": 0.2}  # of losses
 HALF = torch.cpu._is_avx512_bf16_supported()  # matrices are multiplied in bfloat16 where that is faster, which is most of the time
-FOUR_BITS_FROM = 0.92  # share of the time after which every other step computes with the language model's weights as INT4 will have them
+FOUR_BITS_FROM = 0.953  # share of the time after which every other step computes with the language model's weights as INT4 will have them
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="the checkpoint's folder")
-    parser.add_argument("--minutes", type=float, default=372, help="of training in all, whatever they are spread over")
+    parser.add_argument("--minutes", type=float, default=440, help="of training in all, whatever they are spread over")
     parser.add_argument("--slice", type=float, default=math.inf, help="minutes to train now")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the process that draws is ended too

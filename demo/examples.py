@@ -11,7 +11,7 @@ FOLDER = Path(__file__).parent.parent / "examples"
 CHOSEN = (
     ("shapes", "describe", 7000003),
     ("small-print", "small_print", 7000013),
-    ("two", "multi", 7000058),
+    ("two", "multi", 7000132),
     ("film", "video", 7000008),
     ("zh", "relation", 7000012),
 )

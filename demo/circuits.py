@@ -26,16 +26,17 @@ SAID = {"was shape": LABEL_COUNTS["shape"], "was colour": LABEL_COUNTS["colour"]
 AFTER = 2  # so many layers a row says it: those that learn beside the names
 NUMBERED = (1, 2, 3)  # after each of these layers a picture's rows, and its end, know its number
 LOOKS = {"digit": (0, 3), "frame before": (1, 0), "image before": (1, 1)}  # layer and head
+_ANY = ((2, 2), (2, 3), (3, 2), (3, 3))  # any of the heads that look at things and glyphs
 # Where an answer is seen: layers and heads of which one must look there, those that tell what is to be said of it. Each end of a way has its own.
 ANSWERING = {
-    "seen": ((2, 2), (2, 3), (3, 2), (3, 3)),
+    "seen": _ANY,
     "from": ((2, 2),),
     "to": ((2, 3),),
     "named": ((2, 0), (2, 1), (3, 0), (3, 1)),
     "whole": ((3, 0), (3, 1)),
-    "written": ((2, 2), (2, 3), (3, 2), (3, 3)),
-    "listed": ((2, 2), (2, 3), (3, 2), (3, 3)),
-    "counted": ((2, 2), (2, 3), (3, 2), (3, 3)),
+    "written": _ANY,
+    "listed": _ANY,
+    "counted": _ANY,
 }
 # Weight of rows where nothing was, or nothing happened; that one aspect alone changed is so rare that it would be lost among them.
 NONE = {"was shape": 0.1, "was colour": 0.1, "event": 0.1, "things": 1.0, "aspect": 0.005}
@@ -157,9 +158,8 @@ def _looks(answer: Answer, sought: Sought, shown: Sequence[Shown], written: Writ
             yield "whole", places, (np.arange(tokens) == picture.end).astype(np.int8)
         case "written":
             own = written.picture == 1 + (sought.picture or 0)
-            for rank, (place, glyph) in enumerate(
-                zip(range(places.start, places.stop), sought.text, strict=False), 1
-            ):  # the full stop is not written
+            # Glyph by glyph; the full stop after them is not written.
+            for rank, (place, glyph) in enumerate(zip(range(places.start, places.stop), sought.text, strict=False), 1):
                 yield "written", place, (own & (written.glyph == 1 + GLYPHS.index(glyph)) & (written.rank == rank)).astype(np.int8)
         case "listed":
             for place, item in zip(range(places.start, places.stop), answer.items, strict=True):

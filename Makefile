@@ -20,7 +20,7 @@ RUN := .venv/bin/python
 DEV := .venv-dev/bin/python
 UNIT := tests --ignore=tests/bench --ignore=tests/browser --ignore=tests/conversion --ignore=tests/demo --ignore=tests/reliability --ignore=tests/test_app.py --ignore=tests/test_api_docs.py $(foreach part,ask chat health server,--ignore=tests/ui/test_$(part).py)
 
-.PHONY: quick run test lint format bench trust peers soak examples pictures fuzz coverage audit mutants clean
+.PHONY: quick run test test-conversion test-rest lint format bench trust peers soak examples pictures fuzz coverage audit mutants clean
 
 quick: format lint
 	$(DEV) -m pytest -q $(UNIT)
@@ -28,8 +28,16 @@ quick: format lint
 run: .venv/installed
 	$(RUN) app.py
 
+# Two processes side by side, a core each; then, alone, the tests that measure how long others wait.
 test: lint .venv-dev/browser
-	$(DEV) -m pytest
+	OMP_NUM_THREADS=1 $(MAKE) --no-print-directory --jobs=2 --output-sync=target test-conversion test-rest
+	$(DEV) -m pytest tests/browser tests/reliability
+
+test-conversion:
+	$(DEV) -m pytest tests/conversion tests/bench
+
+test-rest:
+	$(DEV) -m pytest tests --ignore=tests/bench --ignore=tests/browser --ignore=tests/conversion --ignore=tests/reliability
 
 lint: .venv-dev/installed
 	$(DEV) -m ruff format --check .

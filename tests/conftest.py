@@ -33,10 +33,11 @@ if measured := os.environ.get("COVERAGE_PROCESS_CONFIG"):
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """With RELIABILITY_LINES=FILE the lines of JSON that passing tests print are added to that file."""
-    if report.when == "call" and report.passed and (file := os.environ.get("RELIABILITY_LINES")):
+    """With RELIABILITY_LINES=FILE the lines of JSON that passing tests and their fixtures print are added to that file."""
+    if report.passed and (file := os.environ.get("RELIABILITY_LINES")):
+        said = "".join(text for title, text in report.sections if title == f"Captured stdout {report.when}")  # sections of earlier phases are kept
         with Path(file).open("a", encoding="utf-8") as lines:
-            for line in report.capstdout.splitlines():
+            for line in said.splitlines():
                 if line.startswith('{"'):
                     lines.write(json.dumps({"test": report.nodeid, "line": json.loads(line)}) + "\n")
 

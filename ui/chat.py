@@ -29,6 +29,8 @@ _LOCKED, _FREE = (
     for free, more in ((False, {}), (True, {"placeholder": str(word("ask"))}))
 )
 
+_PRICE_OF_SOMETHING = "(message, price) => message?.text?.trim() || message?.files?.length ? price : ''"
+
 
 class Chat(gr.ChatInterface):
     """The chat, its message box and the controls below it, in whatever layout it is made in.
@@ -124,7 +126,7 @@ class Chat(gr.ChatInterface):
         controls = self.controls
         self.load(read_by, None, [controls.visitor], **_QUIET)
         priced: list[Any] = [controls.detail, controls.frames, controls.system_prompt, controls.shots]
-        gr.on(
+        told = gr.on(
             [self.textbox.change, *(component.change for component in priced)],
             pricer(self._estimates),
             [self.textbox, self.chatbot_state, *priced, controls.visitor],
@@ -132,6 +134,8 @@ class Chat(gr.ChatInterface):
             trigger_mode="always_last",
             **_QUIET,
         )
+        # Two changes at once are asked about at once, whatever the mode: the price of a message may come when that has long been sent.
+        told.then(None, [self.textbox, self.price], [self.price], js=_PRICE_OF_SOMETHING, **_QUIET)
         self._leave_the_message_box()
 
     def _setup_stop_events(self, event_triggers: list[Any], events_to_cancel: list[Any], after_success: Any) -> None:

@@ -20,6 +20,7 @@ from starlette.formparsers import MultiPartException
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from pipeline import InputError, PipelineError
 from ui.sentences import FAULT
 from ui.uploads import drop_broken_off
 
@@ -44,6 +45,9 @@ CLOSED = tuple(
 )  # fmt: skip
 # What Gradio's routes raise when a body is not what they take it for.
 MALFORMED = (ArithmeticError, AttributeError, FnIndexInferError, LookupError, TypeError, ValueError)
+# Where functions are called past the queue; whatever goes wrong there, Gradio answers with 500.
+DIRECT = (f"{API}/run/", f"{API}/api/")
+REFUSED_WITH = "refused_with"  # of a request's state: the status that a call's own end has, where it has one
 
 
 class Doors:
@@ -57,10 +61,14 @@ class Doors:
             await self._app(scope, receive, send)
             return
         begun = False
+        state = scope.setdefault("state", {})
 
         async def noting(message: Message) -> None:
             nonlocal begun
             begun = True
+            if message.get("status") == 500 and scope["path"].startswith(DIRECT):
+                # Our part of a call says what was wrong with it; before that only the call itself can be.
+                message = {**message, "status": state.get(REFUSED_WITH, 400)}
             await send(message)
 
         try:
@@ -138,6 +146,10 @@ def refusal(error: Exception) -> tuple[int, str]:
     """The status and the sentence that are answered; the log goes without the error's message, which may quote what people wrote."""
     if isinstance(error, HTTPException):
         return error.status_code, error.detail
+    if isinstance(error, InputError):
+        return 400, str(error)
+    if isinstance(error, PipelineError):
+        return 503, str(error)
     if isinstance(error, OSError) and error.errno in NO_ROOM:
         logger.error("The disk is full: an upload was refused.")
         return 507, DISK_FULL

@@ -11,8 +11,9 @@ from gradio.utils import get_upload_folder
 from gradio_client.utils import async_traverse, is_http_url_like
 
 from pipeline import PipelineError
-from ui.doors import refusal
+from ui.doors import REFUSED_WITH, refusal
 from ui.download import download, in_time
+from ui.sentences import FAULT
 
 # An answer has a place with the engine, which others wait for.
 PATIENCE_SECONDS = 60.0
@@ -44,9 +45,12 @@ class Page(gr.Blocks):
             return output
         except gr.Error as error:
             error.print_exception = False
+            _note(more.get("request"), 500 if error.message == FAULT else 400)
             raise
         except Exception as error:
-            raise gr.Error(str(error) if isinstance(error, PipelineError) else refusal(error)[1], print_exception=False) from None
+            status, sentence = refusal(error)
+            _note(more.get("request"), status)
+            raise gr.Error(sentence, print_exception=False) from None
 
     def _unheard_seconds(self, answer: AsyncIterator[Any], session_hash: str | None) -> float:
         """How long nobody has taken any item of an answer. Each adds to those that wait: where they have not become more, somebody listens."""
@@ -55,6 +59,12 @@ class Page(gr.Blocks):
         since, before = self._unheard.get(answer, (now, 0))
         self._unheard[answer] = now if size <= before else since, size
         return now - self._unheard[answer][0]
+
+
+def _note(request: gr.Request | None, status: int) -> None:
+    """For the doors, before which Gradio forgets why a call was refused."""
+    if request is not None and request.request is not None:
+        setattr(request.request.state, REFUSED_WITH, status)
 
 
 def _is_public(item: object) -> bool:

@@ -5,15 +5,17 @@ import threading
 from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import httpx
 import pytest
 from gradio import processing_utils
 from gradio_client import Client, handle_file
 
-from pipeline import Delta, Status
+from pipeline import Delta, InputError, Overloaded, Status
 from tests.serving import PHOTO, Scripted, StandIn, answer, connect, served, words
-from ui import page
+from ui import page, startup
+from ui.sentences import FAULT
 
 ADDRESS = "https://public.example/cat.jpg"
 
@@ -97,6 +99,26 @@ def test_what_is_wrong_with_an_argument_is_told_and_neither_printed_nor_logged(
     assert sentence in told
     printed = capfd.readouterr()
     assert "secret" not in printed.out + printed.err + caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "fault", "status", "sentence"),
+    [
+        ("chat", {"data": [], "fn_index": 2}, None, 400, "This request cannot be understood."),
+        ("price", {"data": [{"text": "a"}] * 7}, None, 400, " is not in the list of choices: "),
+        ("look", {"data": []}, RuntimeError("my secret"), 500, FAULT),
+        ("look", {"data": []}, Overloaded("32 requests are waiting."), 503, "32 requests are waiting."),
+        ("look", {"data": []}, InputError("Too much."), 400, "Too much."),
+    ],
+)
+def test_a_direct_call_that_is_refused_has_the_status_of_what_it_is_refused_for(
+    address: str, monkeypatch: pytest.MonkeyPatch, name: str, body: dict[str, Any], fault: Exception | None, status: int, sentence: str
+) -> None:
+    if fault is not None:
+        monkeypatch.setattr(startup, "state_line", Mock(side_effect=fault))
+    refused = httpx.post(f"{address}gradio_api/run/{name}", json=body, timeout=60)
+    assert refused.status_code == status
+    assert sentence in refused.json()["error"]
 
 
 class Slow(StandIn):

@@ -39,6 +39,18 @@ _LAST = {
     "describe": 2.0,
 }
 _EASY = {"colour": 0.3, "shape": 0.3, "size": 0.3, "where": 0.3, "exist": 0.5, "describe": 1.0, "refuse": 0.3}
+_WEAK = {
+    "count": 5.0,
+    "relation": 3.0,
+    "followup": 3.5,
+    "read_number": 1.5,
+    "read_word": 3.0,
+    "multi": 8.0,
+    "video": 2.5,
+    "small_print": 4.0,
+    "describe": 4.0,
+}
+_WEAKEST = {**_WEAK, "count": 9.0, "describe": 5.0, "followup": 5.0, "refuse": 1.0}
 SELDOM = ("written", "whole")  # where what is asked of several pictures is seen too seldom: an album without such a question gives way to another
 OTHERS = 2**40  # from here on are the seeds of those others
 ALONE = ("count", "relation")  # asked as often as there is something to ask, without questions of other skills between
@@ -52,35 +64,48 @@ class Stage:
         sides: what learns, of "sight", "names" (what finds what words name) and "talk".
         skills: how often each opens an episode, questions of others following; empty while there is only seeing.
         most: things in a picture, so that looking is learned before searching.
+        rates: shares of the peak rates at its beginning and at its end, between which they fall evenly.
     """
 
     until: float
     sides: tuple[str, ...]
     skills: dict[str, float] = field(default_factory=dict)
     most: int = 6
+    rates: tuple[float, float] = (1.0, 1.0)
 
 
 STAGES = (
-    Stage(0.077, ("sight",)),
-    Stage(0.082, ("talk",), _SHAPES, most=1),
-    Stage(0.099, ("talk",), {**_SHAPES, "read_number": 1.0, "refuse": 0.3}, most=2),
-    Stage(0.120, ("talk",), _ALONE, most=3),
-    Stage(0.147, ("talk",), _ALONE),
-    Stage(0.186, ("names", "talk"), _ALONE),
-    Stage(0.224, ("names", "talk"), {**_ALONE, **_ALBUMS}),
-    Stage(0.372, ("sight", "names", "talk"), {**_EASY, **_HARD}),
-    Stage(0.493, ("names", "talk"), {**_EASY, **_SEVERAL}),
-    Stage(0.548, ("sight", "names", "talk"), {**_EASY, **_SEVERAL}),
-    Stage(0.845, ("names", "talk"), {**_EASY, **_SEVERAL, "multi": 9.0, "video": 9.0}),
-    Stage(0.927, ("names", "talk"), {**_EASY, **_LAST}),
-    Stage(0.977, ("sight", "names", "talk"), {**_EASY, **_LAST}),
-    Stage(1.00, ("names", "talk"), {**_EASY, **_LAST}),
+    Stage(0.062, ("sight",)),
+    Stage(0.066, ("talk",), _SHAPES, most=1),
+    Stage(0.081, ("talk",), {**_SHAPES, "read_number": 1.0, "refuse": 0.3}, most=2),
+    Stage(0.098, ("talk",), _ALONE, most=3),
+    Stage(0.120, ("talk",), _ALONE),
+    Stage(0.151, ("names", "talk"), _ALONE),
+    Stage(0.183, ("names", "talk"), {**_ALONE, **_ALBUMS}),
+    Stage(0.304, ("sight", "names", "talk"), {**_EASY, **_HARD}),
+    Stage(0.402, ("names", "talk"), {**_EASY, **_SEVERAL}),
+    Stage(0.447, ("sight", "names", "talk"), {**_EASY, **_SEVERAL}),
+    Stage(0.688, ("names", "talk"), {**_EASY, **_SEVERAL, "multi": 9.0, "video": 9.0}),
+    Stage(0.756, ("names", "talk"), {**_EASY, **_LAST}),
+    Stage(0.815, ("sight", "names", "talk"), {**_EASY, **_LAST}, rates=(1.0, 0.02)),
+    Stage(0.884, ("sight",), rates=(0.4, 0.01)),
+    Stage(0.948, ("names", "talk"), {**_EASY, **_WEAK}, rates=(0.6, 0.01)),
+    Stage(0.989, ("names", "talk"), {**_EASY, **_WEAKEST}, rates=(0.4, 0.01)),
+    Stage(1.00, ("names", "talk"), {**_EASY, **_WEAKEST, "refuse": 6.0}, rates=(0.15, 0.01)),
 )
 
 
 def stage_at(progress: float) -> int:
     """Index in STAGES; `progress` is a share of the whole time, 0 to 1."""
     return next(index for index, stage in enumerate(STAGES) if progress < stage.until or stage is STAGES[-1])
+
+
+def rate_at(progress: float) -> float:
+    """Share of the peak rates; `progress` is a share of the whole time, 0 to 1."""
+    index = stage_at(progress)
+    begun, stage = STAGES[index - 1].until if index else 0.0, STAGES[index]
+    first, last = stage.rates
+    return first + (last - first) * (progress - begun) / (stage.until - begun)
 
 
 def batches(folder: Path, first: int, stage_now: Callable[[], int]) -> Iterator[Batch]:
@@ -107,11 +132,11 @@ def _prepare_worker(folder: Path) -> None:
 
 
 def _pictures(number: int) -> Batch:
-    """Three quarters of them slices of crowded pages, the others of scenes that questions are asked about."""
+    """Half of them slices of crowded pages, the others of scenes that questions are asked about."""
     random, processor = np.random.default_rng(number), _processor[0]
     sights = []
     while len(sights) < PICTURES:
-        if random.random() < 0.75:
+        if random.random() < 0.5:
             scene = page(random, Stock("train"))
             sights += look(draw(scene, random), scene, processor)
         else:

@@ -8,6 +8,7 @@ from demo.scenes import IGNORED, LABEL_COUNTS
 
 LABELS = sum(LABEL_COUNTS.values())
 NONE = 0.1  # weight of a patch that shows nothing: nine in ten do not, and what the others show must not be lost among them
+THING = 4.0  # weight of a thing or glyph, which the patches that show it share: a small one counts as much as a large one
 NUMBERS = 8  # pictures or frames that an episode shows at most
 FOCUS = 0.4  # logit for each unit of likeness of a patch's place and a row's
 
@@ -37,14 +38,21 @@ class Heads(nn.Module):
         looks = torch.softmax(FOCUS * pos_embed.transpose(0, 1) @ self.places.T, dim=-1)  # (pictures, patches, queries)
         near = functional.rms_norm(features, features.shape[-1:])
         far = looks @ functional.rms_norm(embeds, embeds.shape[-1:])
+        shares = _shares(labels)
         losses = {}
         for side, rows, directions in (("", near, self.near), (" far", far, self.far)):
             logits = (rows @ directions.T).split(list(LABEL_COUNTS.values()), dim=-1)
             for (name, wanted), said in zip(labels.items(), logits, strict=True):
-                weight = torch.ones(LABEL_COUNTS[name])
-                weight[0] = NONE
-                losses[f"{name}{side}"] = functional.cross_entropy(said.flatten(0, 1), wanted.flatten(), weight, ignore_index=IGNORED)
+                weights = torch.where(wanted == 0, NONE, shares) * (wanted != IGNORED)
+                own = functional.cross_entropy(said.transpose(1, 2), wanted, ignore_index=IGNORED, reduction="none")
+                losses[f"{name}{side}"] = (weights * own).sum() / weights.sum().clamp(min=1)
         return losses
+
+
+def _shares(labels: dict[str, torch.Tensor]) -> torch.Tensor:
+    """(pictures, patches): the weight of what a patch shows, by as many as show the same."""
+    shown = torch.stack([labels[name] for name in ("shape", "colour", "rank", "glyph")], dim=-1)
+    return THING / (shown[:, :, None] == shown[:, None]).all(-1).sum(2)
 
 
 def directions(size: int) -> torch.Tensor:

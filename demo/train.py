@@ -1,10 +1,10 @@
-"""Nothing but the generator -> a checkpoint of the demo model in the official format: a few million weights, trained on a CPU in seven hours.
+"""Nothing but the generator -> a checkpoint of the demo model in the official format: a few million weights, trained on a CPU in nine hours.
 
-    python -m demo.train --output DIR --minutes 440
+    python -m demo.train --output DIR --minutes 540
 
 First the image encoder and the resampler learn to see, from labels of what each patch shows; then the language model learns to talk about what is
-seen; then all learn together. The checkpoint is saved every few minutes and is its own state, beside the log, in the folder `training` within it: a
-training that was interrupted goes on from there, warming up anew.
+seen; then all learn together, and at last each of both alone again while its rates fall to nothing. The checkpoint is saved every few minutes and is
+its own state, beside the log, in the folder `training` within it: a training that was interrupted goes on from there, warming up anew.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from conversion.checkpoint import Checkpoint
 from conversion.model import MiniCPMV
 from demo.batches import Batch
 from demo.circuits import circuit_losses
-from demo.curriculum import STAGES, batches, stage_at
+from demo.curriculum import STAGES, batches, rate_at, stage_at
 from demo.curve import draw_curve
 from demo.four_bits import InFourBits
 from demo.heads import Heads
@@ -46,16 +46,15 @@ PEAK = {  # the language model learns nothing more from larger ones
 }
 WARM_UP_STEPS = 40
 SIGHT_BESIDE_WORDS = 0.1  # of its rates: what is read of the pictures must not change faster than the reading learns
-DECAY_FROM = 0.923  # share of the time after which the rates fall
 WEIGHTS = {"sight": 0.5, "words": 1.0, "sight beside words": 0.1, "circuits": 0.2}  # of losses
 HALF = torch.cpu._is_avx512_bf16_supported()  # matrices are multiplied in bfloat16 where that is faster, which is most of the time
-FOUR_BITS_FROM = 0.953  # share of the time after which every other step computes with the language model's weights as INT4 will have them
+FOUR_BITS_FROM = 0.906  # share of the time after which every other step computes with the language model's weights as INT4 will have them
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="the checkpoint's folder")
-    parser.add_argument("--minutes", type=float, default=440, help="of training in all, whatever they are spread over")
+    parser.add_argument("--minutes", type=float, default=540, help="of training in all, whatever they are spread over")
     parser.add_argument("--slice", type=float, default=math.inf, help="minutes to train now")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the process that draws is ended too
@@ -138,12 +137,12 @@ class Trainer:
             self.steps[side] += side in learning
         # A side that has begun anew beside another warms up anew with it.
         warm = {side: min(1.0, self.steps[side] / WARM_UP_STEPS) for side in self.sides}
-        fall = min(1.0, max(0.02, (1 - self.progress) / (1 - DECAY_FROM)))
+        rate = rate_at(self.progress)
         share = {"sight": SIGHT_BESIDE_WORDS if batch.words else 1.0, "names": 1.0, "talk": 1.0}
         for name, optimiser in self.optimisers.items():
             for group in optimiser.param_groups:
                 side = group["side"]
-                group["lr"] = PEAK[side][name] * share[side] * fall * warm[side]
+                group["lr"] = PEAK[side][name] * share[side] * rate * warm[side]
         four_bits = self.progress >= FOUR_BITS_FROM and self.step % 2 == 0
         with InFourBits(self.model.llm if four_bits else None):
             with torch.autocast("cpu", torch.bfloat16, enabled=HALF):

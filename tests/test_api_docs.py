@@ -21,7 +21,7 @@ DOCS, FILES = ROOT / "docs" / "api.md", ROOT / "docs" / "api"
 ADDRESS = "http://127.0.0.1:7860"
 MODULES = Path(sys.prefix) / "node_modules"  # where `make test` puts what the page tells people to install with npm
 SNIPPETS = re.findall(r"^```(python|js|sh)\n(.*?)^```\n(?:\n```text\n(.*?)^```$)?", DOCS.read_text(), re.M | re.S)
-EPISODES = {"scene.png": episode(13, "test", "count"), "first.png": episode(43, "test", "multi"), "clip.mp4": episode(43, "test", "video")}
+EPISODES = {"scene.png": episode(110, "test", "count"), "first.png": episode(43, "test", "multi"), "clip.mp4": episode(43, "test", "video")}
 
 
 @pytest.fixture(scope="module")

@@ -217,6 +217,21 @@ def test_patches_that_show_nothing_do_not_drown_the_others() -> None:
     said = torch.log_softmax((torch.nn.functional.rms_norm(features, (96,)) @ heads.near.T)[..., : LABEL_COUNTS["shape"]], -1)
     wanted = mostly["shape"]
     each = -said.gather(2, wanted[..., None])[..., 0]
-    weight = torch.where(wanted == 0, 0.1, 1.0)
+    weight = torch.where(wanted == 0, 0.1, 4.0)
     assert torch.isclose(losses[1]["shape"], (weight * each).sum() / weight.sum(), rtol=1e-4)
     assert not torch.isclose(losses[0]["shape"], losses[1]["shape"], rtol=1e-2)
+
+
+def test_a_small_thing_counts_as_much_as_a_large_one() -> None:
+    heads = Heads(96, places(9, 128))
+    _, embeds, pos_embed, _ = labelled(heads)
+    thing = torch.tensor([1] * 9 + [2] + [0] * 10).repeat(2, 1)  # one shown by nine patches, one by a single one
+    labels = dict.fromkeys(LABEL_COUNTS, thing)
+
+    def loss(patch: int) -> float:
+        """While that patch alone is read wrongly, as loudly as can be."""
+        said = 50.0 * heads.near[thing]
+        said[:, patch] = 50.0 * heads.near[(thing[:, patch] + 1) % 3]
+        return float(heads(said, embeds, pos_embed, labels)["shape"].detach())
+
+    assert loss(9) == pytest.approx(9 * loss(0), rel=1e-3)

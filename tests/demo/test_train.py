@@ -13,7 +13,7 @@ import torch
 from conversion.checkpoint import Checkpoint
 from conversion.model import MiniCPMV
 from demo.batches import GROUP, Batch, collate, example, look
-from demo.curriculum import STAGES
+from demo.curriculum import STAGES, rate_at
 from demo.curve import draw_curve
 from demo.episodes import SKILLS, episode
 from demo.four_bits import GROUP_SIZE, InFourBits, in_four_bits
@@ -132,6 +132,14 @@ def test_seeing_is_learned_first_and_left_alone_while_talking_begins_and_so_is_w
     assert changed(3600 * STAGES[0].until + 1, batch) == talking
     everything = {"vpm", "resampler", *layers[:2], "llm.model.embed_tokens.weight"} | talking
     assert changed(3600 * ALL_LEARN_FROM + 1, batch) == everything
+
+
+def test_rates_fall_evenly_from_the_beginning_of_a_stage_to_its_end() -> None:
+    for before, stage in pairwise(STAGES):
+        begun, shares = before.until, (0.0, 0.5, 0.999)
+        reached = [rate_at(begun + share * (stage.until - begun)) for share in shares]
+        assert reached == pytest.approx([stage.rates[0] + share * (stage.rates[1] - stage.rates[0]) for share in shares])
+    assert rate_at(1.0) == pytest.approx(STAGES[-1].rates[1])
 
 
 def test_in_four_bits_is_what_the_compressor_makes_of_a_matrix() -> None:

@@ -73,7 +73,7 @@ def word(key: str) -> Any:
     """A word of the page, in the language of whoever looks at it: a component takes it for a string, whatever its types say."""
     if key not in PAGE:
         raise KeyError(key)
-    return _I18N(key)
+    return _I18N(f"{_KEY}{key}")
 
 
 def translations() -> gr.I18n:
@@ -99,7 +99,9 @@ def read_by(request: gr.Request) -> Language:
     return language(request.headers.get("accept-language", ""))
 
 
+# Gradio's page also translates a value that is the same as a key, for as long as its component is being made: a choice must not look like one.
+_KEY = "word_"
 _I18N = gr.I18n(
-    en={key: english for key, (english, _) in PAGE.items()},
-    **{tag: {key: chinese for key, (_, chinese) in PAGE.items()} for tag in ("zh", "zh-CN", "zh-TW", "zh-HK")},
+    en={f"{_KEY}{key}": english for key, (english, _) in PAGE.items()},
+    **{tag: {f"{_KEY}{key}": chinese for key, (_, chinese) in PAGE.items()} for tag in ("zh", "zh-CN", "zh-TW", "zh-HK")},
 )

@@ -2,6 +2,7 @@
 
 import pytest
 
+from ui.controls import Controls
 from ui.words import PAGE, language, translations, word
 
 
@@ -26,7 +27,15 @@ def test_the_language_is_the_one_of_ours_that_the_browser_likes_best(accepted: s
 
 def test_every_word_of_the_page_is_there_in_both_languages() -> None:
     translated = translations().translations
-    assert translated["en"].keys() == translated["zh-CN"].keys() == translated["zh"].keys() == PAGE.keys()
+    assert translated["en"].keys() == translated["zh-CN"].keys() == translated["zh"].keys()
+    assert len(translated["en"]) == len(PAGE)
     assert all(text.strip() for words in translated.values() for text in words.values())
     with pytest.raises(KeyError):
         word("no such word")
+
+
+def test_no_value_of_a_control_is_taken_for_a_word_to_translate() -> None:
+    controls = Controls()
+    values = {value for radio in (controls.mode, controls.detail, controls.frames) for _, value in radio.choices}
+    assert {"sampling", "auto"} <= values
+    assert not values & translations().translations["en"].keys()

@@ -108,7 +108,7 @@ class Ours:
         readings = [self._read(Message.user(words(seed + user, prompt_tokens)), tokens=1) for user in range(users)]
         for reading in readings:
             reading.end()
-        return {"seconds": max(reading.times[0] for reading in readings) - readings[0].begun}
+        return {"prefill_s": max(reading.times[0] for reading in readings) - readings[0].begun}
 
     def crowd(self, seed: int, users: int, tokens: int) -> Result:
         if users > 1 and not self._for_many:
@@ -162,7 +162,7 @@ class Genai:
         return {"first_s": first[0], "follow_up_s": further[0], "retry_s": again[0], "vision_s": vision_s}
 
     def prompts(self, seed: int, users: int, prompt_tokens: int) -> Result:
-        return {"seconds": self._times(_history(words(seed, prompt_tokens)), 1)[0][0]} if users == 1 else None
+        return {"prefill_s": self._times(_history(words(seed, prompt_tokens)), 1)[0][0]} if users == 1 else None
 
     def crowd(self, seed: int, users: int, tokens: int) -> Result:
         return together([self._times(_history(words(seed, 24)), tokens)[0]]) if users == 1 else None
@@ -202,7 +202,7 @@ class GenaiBatching:
         return {"first_s": first["times"][0][0], "retry_s": again["times"][0][0]}
 
     def prompts(self, seed: int, users: int, prompt_tokens: int) -> Result:
-        return {"seconds": max(times[0] for times in self._run([(words(seed + user, prompt_tokens), []) for user in range(users)], 1))}
+        return {"prefill_s": max(times[0] for times in self._run([(words(seed + user, prompt_tokens), []) for user in range(users)], 1))}
 
     def crowd(self, seed: int, users: int, tokens: int) -> Result:
         return together(self._run([(words(seed + user, 24), []) for user in range(users)], tokens))

@@ -1,10 +1,11 @@
-"""A model folder -> how fast the engine is, beside the stateful path and openvino_genai on the same folder; medians of alternating runs.
+"""A model folder -> how fast the engine is, beside the stateful path and openvino_genai on the same folder; medians of runs in which all take turns.
 
 python -m bench.engine [--model DIR] [--runs N] [--write]
 python -m bench.engine --full-size [--layers N]      random weights of the real model's geometry
 """
 
 import argparse
+import hashlib
 import json
 import os
 import statistics
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from pipeline.artifacts import BUNDLED
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILT = ROOT / "bench" / "built"
+CROWDS, ARRIVALS = 4, 3  # a run: decoding waits for memory alone, and is slowed the most by whatever else the machine does
 
 
 class Process:
@@ -80,31 +83,45 @@ def main() -> None:
 
 def measure(folder: Path, side: int, options: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Every figure of each contender, the median of its runs; in each run all take their turn."""
+    _read_once(folder)
     processes = [Process(name, folder) for name in CONTENDERS]
     found: dict[str, dict[str, list[float]]] = {process.name: defaultdict(list) for process in processes}
     for run in range(options.runs):
-        seed = 1000 * (run + 1)
-        for process in processes:
-            for name, value in (process.do("chat", seed=seed, side=side) or {}).items():
-                found[process.name][name].append(value)
-        for users in USERS:
+        processes.append(processes.pop(0))  # each begins a run
+        for task, suffix, arguments in _tasks(1000 * (run + 1), side, options):
             for process in processes:
-                if figure := process.do("prompts", seed=seed + 500 + 10 * users, users=users, prompt_tokens=options.prompt_tokens // users):
-                    found[process.name][f"prefill_s_{users}"].append(figure["seconds"])
-            for process in processes:
-                if figure := process.do("crowd", seed=seed + 10 * users, users=users, tokens=options.tokens):
-                    found[process.name][f"tokens_per_s_{users}"].append(figure["tokens_per_s"])
-        for process in processes:
-            if figure := process.do("arrival", seed=seed + 100, prompt_tokens=options.prompt_tokens):
-                for name, value in delays(figure).items():
-                    found[process.name][name].append(value)
+                figures = process.do(task, **arguments) or {}
+                for name, value in (delays(figures) if task == "arrival" and figures else figures).items():
+                    found[process.name][name + suffix].append(value)
     result = {}
-    for process in processes:
+    for process in sorted(processes, key=lambda process: list(CONTENDERS).index(process.name)):
         memory = process.do("memory") or {}
         medians = {name: round(statistics.median(values), 4) for name, values in found[process.name].items()}
         result[process.name] = {"load_s": round(process.load_s, 2), **medians, **{name: round(value) for name, value in memory.items()}}
         process.close()
     return result
+
+
+def _tasks(seed: int, side: int, options: argparse.Namespace) -> Iterator[tuple[str, str, dict[str, int]]]:
+    """What each does in a run: the task, what its figures' names end in, and its arguments."""
+    yield "chat", "", {"seed": seed, "side": side}
+    for users in USERS:
+        own = seed + 10 * users
+        yield "prompts", f"_{users}", {"seed": own + 500, "users": users, "prompt_tokens": options.prompt_tokens // users}
+        for turn in range(CROWDS):
+            yield "crowd", f"_{users}", {"seed": own + 100 * turn, "users": users, "tokens": options.tokens}
+    for turn in range(ARRIVALS):
+        yield "arrival", "", {"seed": seed + 600 + 20 * turn, "prompt_tokens": options.prompt_tokens}
+
+
+def _read_once(folder: Path) -> None:
+    """As the check of every file's digest does before a server starts: else whoever is first to use a row of the embedding table fetches it from the
+    disk for all others, which takes as long as a tenth of a step.
+    """
+    for path in folder.iterdir():
+        if path.is_file():
+            with path.open("rb") as file:
+                hashlib.file_digest(file, "sha256")
 
 
 def delays(figure: dict[str, Any]) -> dict[str, float]:

@@ -13,7 +13,7 @@ def test_each_question_of_the_benchmark_is_answered_with_figures(name: str) -> N
     try:
         chat = contender.chat(seed=1, side=100)
         assert 0 < chat["follow_up_s"] < chat["first_s"]
-        assert contender.prompts(seed=2, users=1, prompt_tokens=100)["seconds"] > 0
+        assert contender.prompts(seed=2, users=1, prompt_tokens=100)["prefill_s"] > 0
         assert contender.crowd(seed=3, users=1, tokens=8)["tokens_per_s"] > 0
         arrival = contender.arrival(seed=4, prompt_tokens=100)
         assert (arrival is None) == (name == "stateful")

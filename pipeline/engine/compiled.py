@@ -26,17 +26,19 @@ class Compiler:
     def __init__(self, folder: Path, engine: EngineConfig) -> None:
         self._core, self._folder = ov.Core(), folder
         self.device = _device(self._core, engine.device)
-        self._threads = {"INFERENCE_NUM_THREADS": engine.threads} if engine.threads and self.device == "CPU" else {}
+        self._threads = engine.threads
 
-    def compiled(self, name: str, change: Callable[[ov.Model], None] | None = None) -> ov.CompiledModel:
-        """One part, its graph changed first.
+    def compiled(self, name: str, change: Callable[[ov.Model], None] | None = None, threads: int = 0) -> ov.CompiledModel:
+        """One part, its graph changed first; on a CPU with so many threads, or as many as the configuration says.
 
         Raises:
             ArtifactError: it cannot be read, or this machine's OpenVINO cannot compile it.
         """
         try:
             model = self._core.read_model(self._folder / name)
-            properties = {**_properties(model, self.device), **self._threads}
+            properties = _properties(model, self.device)
+            if self.device == "CPU" and (threads := threads or self._threads):
+                properties["INFERENCE_NUM_THREADS"] = threads
             if change is not None:
                 change(model)
             return self._core.compile_model(model, self.device, properties)
@@ -51,7 +53,8 @@ class Embedder:
     """The token embedding. Not safe for two threads at once."""
 
     def __init__(self, compiler: Compiler) -> None:
-        self._request = compiler.compiled(TEXT_EMBEDDINGS).create_infer_request()
+        # A few rows of a table are read in no time by the thread that asks; a second one would be waited for while others use its core.
+        self._request = compiler.compiled(TEXT_EMBEDDINGS, threads=1).create_infer_request()
 
     def embed(self, input_ids: Sequence[int]) -> NDArray[np.float32]:
         """(tokens,) -> (tokens, hidden); the caller's own, so that image embeds can be written into it."""

@@ -5,7 +5,6 @@ python -m bench.engine --full-size [--layers N]      random weights of the real 
 """
 
 import argparse
-import hashlib
 import json
 import os
 import statistics
@@ -25,7 +24,7 @@ from bench.speed_table import USERS, table
 from conversion.checkpoint import Source
 from conversion.compress import Recipe
 from conversion.job import convert
-from pipeline.artifacts import BUNDLED
+from pipeline.artifacts import BUNDLED, verify
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILT = ROOT / "bench" / "built"
@@ -83,7 +82,8 @@ def main() -> None:
 
 def measure(folder: Path, side: int, options: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Every figure of each contender, the median of its runs; in each run all take their turn."""
-    _read_once(folder)
+    # As a server does before it starts. It reads every file: else whoever first uses a row of the embedding table fetches it from the disk for all.
+    verify(folder)
     processes = [Process(name, folder) for name in CONTENDERS]
     found: dict[str, dict[str, list[float]]] = {process.name: defaultdict(list) for process in processes}
     for run in range(options.runs):
@@ -112,16 +112,6 @@ def _tasks(seed: int, side: int, options: argparse.Namespace) -> Iterator[tuple[
             yield "crowd", f"_{users}", {"seed": own + 100 * turn, "users": users, "tokens": options.tokens}
     for turn in range(ARRIVALS):
         yield "arrival", "", {"seed": seed + 600 + 20 * turn, "prompt_tokens": options.prompt_tokens}
-
-
-def _read_once(folder: Path) -> None:
-    """As the check of every file's digest does before a server starts: else whoever is first to use a row of the embedding table fetches it from the
-    disk for all others, which takes as long as a tenth of a step.
-    """
-    for path in folder.iterdir():
-        if path.is_file():
-            with path.open("rb") as file:
-                hashlib.file_digest(file, "sha256")
 
 
 def delays(figure: dict[str, Any]) -> dict[str, float]:

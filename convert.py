@@ -67,7 +67,8 @@ def main(arguments: list[str] | None = None) -> int:
         if target:
             publish(finished, target)
     except (InputError, ArtifactError) as error:
-        print(error, file=sys.stderr)
+        unsent = finished is not None and options.push_only is None
+        print(error, *[f"The conversion is complete: --push-only {finished} sends it without another."] * unsent, file=sys.stderr)
         return 2
     except BaseException:
         if not interruption.asked:
@@ -101,7 +102,7 @@ def _convert(options: argparse.Namespace, interruption: Interruption) -> None:
 
 def _pictures(folder: Path | None) -> "list[PIL.Image.Image]":
     """Those of a folder, or drawn ones."""
-    from demo.calibration import pictures  # noqa: PLC0415
+    from demo.calibration import COUNT, pictures  # noqa: PLC0415
     from pipeline.config import MediaLimits  # noqa: PLC0415
     from pipeline.errors import InputError  # noqa: PLC0415
     from pipeline.message import Image  # noqa: PLC0415
@@ -111,7 +112,10 @@ def _pictures(folder: Path | None) -> "list[PIL.Image.Image]":
         return pictures()
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder of pictures.")
-    return [load_image(Image(path), MediaLimits(), path.name).image for path in sorted(folder.iterdir()) if path.is_file()]
+    paths = sorted(path for path in folder.iterdir() if path.is_file())
+    # They are held in memory all at once, and each slice of them is computed several times.
+    step = max(-(-len(paths) // COUNT), 1)
+    return [load_image(Image(path), MediaLimits(), path.name).image for path in paths[::step]]
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -124,7 +128,9 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--asymmetric", action="store_true", help="int4: scales with zero points")
     vision_formats = "image encoder: weights in 8 bits (default for int4), activations too, or 16 bits (default: as the rest)"
     parser.add_argument("--vision-format", choices=("int8", "int8-ptq", "fp16"), help=vision_formats)
-    parser.add_argument("--calibration", metavar="DIR", type=Path, help="int8-ptq: pictures like those it will be shown (default: drawn ones)")
+    parser.add_argument(
+        "--calibration", metavar="DIR", type=Path, help="int8-ptq: pictures like those it will be shown, 60 at most (default: drawn ones)"
+    )
     parser.add_argument(
         "--ptq-fallback", action="store_true", help="int8-ptq: where it comes out too far from the checkpoint, int8 instead of an error"
     )

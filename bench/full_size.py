@@ -29,6 +29,7 @@ from bench.contenders import picture, words
 from bench.make_checkpoint import LAYERS, VISION_LAYERS, make_checkpoint
 from conversion.fidelity import FIDELITY
 from pipeline.artifacts import Manifest
+from pipeline.config import ModelConfig
 from pipeline.message import Image, Message
 from pipeline.processor import Processor
 from tests.hub.repos import Account
@@ -81,12 +82,13 @@ def measure(scratch: Path, checkpoint: Path | None, layers: int, vision_layers: 
         serving = timed("serving", lambda: _serve(cage, scratch, model, environ))
         held_by = cage.means
     manifest, fidelity = Manifest.read(model), json.loads((model / FIDELITY).read_text())
+    config = ModelConfig.from_folder(model)  # of what was converted, maybe by an earlier command
     return {
         "benchmark": "full_size",
         "cores": os.cpu_count(),
         "limit": f"{LIMIT_GIB} GiB by {held_by}",
-        "layers": layers,
-        "vision_layers": vision_layers,
+        "layers": config.text.num_hidden_layers,
+        "vision_layers": config.vision.num_hidden_layers,
         "steps": {**steps.done, "push": push, "serving": serving},
         "bytes": {name: file.size for name, file in manifest.files.items() if name.endswith(".bin")},
         "fidelity": fidelity["parts"],

@@ -12,7 +12,7 @@ from torch import nn
 
 from pipeline.config import read_json
 from pipeline.errors import ArtifactError, InputError
-from pipeline.hub import download
+from pipeline.hub import bytes_to_fetch, download
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -44,8 +44,18 @@ class Source:
             return cls(folder, folder.resolve().name, None)
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", source):
             raise InputError(f"{source} is neither a folder nor a Hub id of the form OWNER/NAME.")
-        folder = download(source, revision, SMALL_FILES)
+        try:
+            folder = download(source, revision, SMALL_FILES)
+        except ArtifactError as cause:
+            if Path(source).parent.is_dir():  # then a folder was probably meant
+                raise ArtifactError(f"There is no folder {source}. {cause}") from cause
+            raise
         return cls(folder, source, folder.name)
+
+    @property
+    def bytes_to_fetch(self) -> int:
+        """Of weights that are still on the Hub."""
+        return 0 if self.revision is None else bytes_to_fetch(self.name, self.revision, (WEIGHT_FILES,))
 
     def fetch_weights(self) -> None:
         """Download the weights of a Hub source; a folder has them already."""

@@ -1,4 +1,4 @@
-"""An output path -> may a conversion be written there: is anything in its way, and is there room for it (bytes)."""
+"""An output path -> may a conversion be written there: is anything in its way, and is there room for it and its download (bytes)."""
 
 import logging
 import shutil
@@ -15,8 +15,10 @@ def check_output(output: Path) -> None:
     """Make sure that nothing but an earlier conversion would be lost.
 
     Raises:
-        InputError: the path is a file, or a folder with anything in it that its manifest does not list.
+        InputError: the path is a file, a mount point, or a folder with anything in it that its manifest does not list.
     """
+    if output.is_mount():  # the finished folder takes its place, and could not
+        raise InputError(f"{output} is a mount point; choose a folder in it.")
     if not output.exists():
         return
     if not output.is_dir():
@@ -32,15 +34,28 @@ def check_output(output: Path) -> None:
         raise InputError(f"{output} holds an earlier conversion, but also {', '.join(strangers)}, which would be lost; choose another folder.")
 
 
-def check_space(output: Path, needed: int) -> None:
+def check_space(output: Path, needed: int, cache: Path, download: int) -> None:
     """Say how many bytes a conversion will write and how many are free, and compare them. What an interrupted one has written is not needed again.
+
+    Args:
+        download: bytes that come to the disk of `cache` before.
 
     Raises:
         InputError: too few are free.
     """
     existing = next(parent for parent in output.resolve().parents if parent.exists())
-    free = shutil.disk_usage(existing).free
     needed = max(needed - sum(path.stat().st_size for path in place_of(output).rglob("*") if path.is_file()), 0)
-    if free < needed:
-        raise InputError(f"The conversion needs {needed / 1e9:.1f} GB of disk beside {output}, and {free / 1e9:.1f} GB are free.")
-    logger.info("The conversion needs %.1f GB of disk beside %s; %.1f GB are free.", needed / 1e9, output, free / 1e9)
+    if not download:
+        _compare("The conversion needs", needed, f"beside {output}", existing)
+    elif cache.stat().st_dev == existing.stat().st_dev:
+        _compare("The download and the conversion need", download + needed, f"beside {output}", existing)
+    else:
+        _compare("The download needs", download, f"in {cache}", cache)
+        _compare("The conversion needs", needed, f"beside {output}", existing)
+
+
+def _compare(need: str, size: int, place: str, folder: Path) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        raise InputError(f"{need} {size / 1e9:.1f} GB of disk {place}, and {free / 1e9:.1f} GB are free.")
+    logger.info("%s %.1f GB of disk %s; %.1f GB are free.", need, size / 1e9, place, free / 1e9)

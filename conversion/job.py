@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 
 import PIL.Image
@@ -12,7 +13,7 @@ import PIL.Image
 from conversion.calibration import encoder_inputs
 from conversion.card import write_card
 from conversion.checkpoint import Checkpoint, Source
-from conversion.compress import Recipe
+from conversion.compress import Recipe, load_dtype
 from conversion.fidelity import FIDELITY, Figures, Limits
 from conversion.folder import check_output, check_space
 from conversion.identity import identity, versions
@@ -24,6 +25,7 @@ from conversion.tokenizer import check_tokenizer, write_small_files
 from conversion.workspace import Workspace, workspace
 from pipeline.artifacts import CARD, File, Manifest
 from pipeline.config import ModelConfig
+from pipeline.engine.model_runner import memory_bytes_here
 from pipeline.errors import ArtifactError, InputError
 
 logger = logging.getLogger("conversion")
@@ -51,7 +53,7 @@ def convert(
         limits: how far from the checkpoint a part may be; None is what its format should reach.
 
     Raises:
-        InputError: the options do not fit the model, the output folder holds something else, or the disk is too small.
+        InputError: the options do not fit the model, the output folder holds something else, or the disk or the memory is too small.
         ArtifactError: the checkpoint is incomplete, or not one of MiniCPM-V 2.6; or a part came out too far from it.
     """
     check_output(output)
@@ -62,7 +64,8 @@ def convert(
         raise InputError("Activations of 8 bits take pictures to calibrate on, and there are none.")
     check_tokenizer(source.folder, config)
     model = MiniCPMV.skeleton(config)
-    check_space(output, _bytes_needed(model, recipe))
+    _check_memory(model, recipe)
+    check_space(output, _bytes_needed(model, recipe), source.folder, source.bytes_to_fetch)
     proceed()
     source.fetch_weights()
     checkpoint = Checkpoint.open(source.folder)
@@ -123,6 +126,21 @@ class _Conversion:
         write_card(work.folder, self.source, recipe, versions(), figures)
         files = work.files | {name: File.of(work.folder / name) for name in (FIDELITY, CARD)}
         Manifest(self.source.name, self.source.revision, recipe, versions(), dict(sorted(files.items()))).write(work.folder)
+
+
+def _check_memory(model: MiniCPMV, recipe: Recipe) -> None:
+    """Weights that are loaded in another type than the checkpoint's are all in memory at once, a part at a time; others stay in their files.
+
+    Raises:
+        InputError: the largest part takes more than there is.
+    """
+    loaded = [(part, load_dtype(recipe.format_of(part.file))) for part in parts(model)]
+    held, part = max(((part.numel * dtype.itemsize if dtype else 0, part) for part, dtype in loaded), key=itemgetter(0))
+    if held > (memory := memory_bytes_here()):
+        raise InputError(
+            f"The {part.label} in {recipe.format_of(part.file)} takes {held / 1e9:.1f} GB of memory, and this machine has {memory / 1e9:.1f} GB: "
+            "int8 and int4 take less."
+        )
 
 
 def _bytes_needed(model: MiniCPMV, recipe: Recipe) -> int:

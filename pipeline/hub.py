@@ -63,6 +63,19 @@ def download(repo: str, revision: str | None, patterns: Sequence[str], progress:
     return folder
 
 
+def bytes_to_fetch(repo: str, revision: str, patterns: Sequence[str]) -> int:
+    """How much `download` would fetch; 0 where the Hub cannot be asked, which the download itself will tell.
+
+    Args:
+        patterns: of whole paths.
+    """
+    try:
+        plan = patiently(lambda: snapshot_download(repo, revision=revision, allow_patterns=list(patterns), dry_run=True))
+    except (DryRunError, *FAILURES):
+        return 0
+    return sum(file.file_size or 0 for file in plan if file.will_download)
+
+
 def listing(repo: str, folder: Path) -> list[str]:
     """The paths of all files that a repo has at the commit of a downloaded folder; of those in the folder, where the cache keeps no list."""
     try:
@@ -149,9 +162,9 @@ def sentence(error: Exception, repo: str, revision: str | None = None, out_of_re
         case HfHubHTTPError() if error.response.status_code == 401:
             fact = f"{out_of_reach}: the Hub does not accept the token, which is mistyped, expired or revoked"
         case HfHubHTTPError() if error.response.status_code == 403:
-            fact = "is closed to this token"
+            fact = f"is closed to this token{_in_its_words(error)}"
         case HfHubHTTPError():
-            fact = f"{out_of_reach}: the Hub answers with {_kind(error)}"
+            fact = f"{out_of_reach}: the Hub answers with {_kind(error)}{_in_its_words(error)}"
         case httpx2.TransportError() | LocalEntryNotFoundError() | OfflineModeIsEnabled():
             fact = f"{out_of_reach}: there is no connection to the Hub"
         case OSError(strerror=str(strerror)):
@@ -159,6 +172,12 @@ def sentence(error: Exception, repo: str, revision: str | None = None, out_of_re
         case _:
             fact = f"{out_of_reach}: its files keep arriving broken or not at all"
     return f"The model repo {repo} {fact}."
+
+
+def _in_its_words(error: HfHubHTTPError) -> str:
+    """What the Hub itself says of its refusal, such as which permission a token lacks."""
+    said = " ".join((error.server_message or "").split()).removesuffix(".")
+    return f" ({said})" if said else ""
 
 
 def _may_pass(error: Exception) -> bool:

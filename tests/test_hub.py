@@ -11,7 +11,7 @@ from huggingface_hub.errors import CachedRepoTreeNotFoundError
 
 from pipeline import hub as room
 from pipeline.errors import ArtifactError
-from pipeline.hub import download, listing
+from pipeline.hub import bytes_to_fetch, download, listing
 from tests.hub.server import Fault, Server
 
 REPO = "owner/name"
@@ -62,6 +62,14 @@ def test_what_is_in_the_cache_is_not_fetched_again(published: Server, folder: Pa
     published.log.clear()
     assert _files(download(REPO, None, ALL)) == _files(folder)
     assert not published.asked("resolve.*config.json")
+
+
+def test_what_would_be_fetched_is_known_before(published: Server, folder: Path) -> None:
+    commit = download(REPO, None, ["*.json"]).name
+    assert bytes_to_fetch(REPO, commit, ["*.json"]) == 0
+    assert bytes_to_fetch(REPO, commit, ["*.bin", "*.json"]) == (folder / "model.bin").stat().st_size
+    published.faults = [Fault("", "lost", times=10**6)]
+    assert bytes_to_fetch(REPO, commit, ["*.bin"]) == 0
 
 
 @pytest.fixture(params=["refused", "broken off"])
@@ -153,6 +161,7 @@ def test_the_hub_says_how_long_to_wait(published: Server) -> None:
         ("owner/busy", "", "OUT: the Hub answers with 503 Service Unavailable"),
         ("owner/busy at main", "", "OUT at revision main: the Hub answers with 503 Service Unavailable"),
         ("owner/closed", "", "is closed to this token"),
+        ("owner/lacking", "", "is closed to this token (Enable access to gated repos in its settings)"),
         ("owner/far", "", "OUT: there is no connection to the Hub"),
         ("owner/short", "", "OUT: its files keep arriving broken or not at all"),
     ],
@@ -161,11 +170,12 @@ def test_what_cannot_be_had_is_one_plain_sentence(
     hub: Server, folder: Path, monkeypatch: pytest.MonkeyPatch, repo: str, token: str, sentence: str
 ) -> None:
     repo, _, revision = repo.partition(" at ")
-    for name in ("public", "private", "gated", "busy", "closed", "far", "short"):
+    for name in ("public", "private", "gated", "busy", "closed", "lacking", "far", "short"):
         hub.hub.publish(f"owner/{name}", folder, FILES, private=name == "private", gated=name == "gated")
     hub.faults = [
         Fault("owner/busy", 503, times=100),
         Fault("owner/closed", 403, times=100),
+        Fault("owner/lacking", 403, times=100, headers={"X-Error-Message": "Enable access to gated repos in its settings."}),
         Fault("owner/far", "lost", times=100),
         Fault("GET .*owner/short/resolve.*bin", "short", times=100),
     ]

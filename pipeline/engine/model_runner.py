@@ -144,10 +144,15 @@ def paged(model: ov.Model) -> None:
 
 def kv_cache_bytes_here() -> int:
     """An eighth of the memory that this process may use."""
+    return memory_bytes_here() // 8
+
+
+def memory_bytes_here() -> int:
+    """The memory that this process may use."""
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     limit = Path("/sys/fs/cgroup/memory.max")
     allowed = limit.read_text().strip() if limit.exists() else "max"
-    return (total if allowed == "max" else min(total, int(allowed))) // 8
+    return total if allowed == "max" else min(total, int(allowed))
 
 
 def _begins(lengths: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int32]:

@@ -148,3 +148,11 @@ def test_a_hub_source_that_cannot_be_fetched_is_one_sentence(monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(ArtifactError, match=r"^The model repo nobody/nothing is not in the cache, and out of reach: .*\.$"):
         Source.locate("nobody/nothing")
+
+
+def test_a_mistyped_folder_is_called_one_beside_what_the_hub_says(monkeypatch, tmp_path):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(ArtifactError, match=r"^There is no folder checkpoints/MiniCPM\. The model repo checkpoints/MiniCPM is not in the cache"):
+        Source.locate("checkpoints/MiniCPM")

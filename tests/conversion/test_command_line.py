@@ -6,12 +6,15 @@ import time
 from pathlib import Path
 from random import Random
 
+import PIL.Image
 import pytest
 
 import conversion.job
 import convert
 from conversion.workspace import RECORD, kept_steps, place_of
+from demo.calibration import COUNT
 from pipeline.artifacts import BUNDLED, Manifest, obtain, verify
+from pipeline.errors import InputError
 
 ROOT = Path(convert.__file__).parent
 
@@ -66,6 +69,11 @@ def test_options_of_int4_are_refused_for_other_formats(capsys, option):
 def test_calibration_pictures_come_from_a_folder_or_are_drawn(golden, tmp_path):
     named = convert._pictures(golden / "images")
     assert [picture.size for picture in named[:2]] == [(300, 200), (900, 500)]
+    (tmp_path / "many").mkdir()
+    for number in range(2 * COUNT + 1):
+        PIL.Image.new("RGB", (number + 1, 1)).save(tmp_path / "many" / f"{number:03}.png")
+    some = [picture.width for picture in convert._pictures(tmp_path / "many")]
+    assert some == list(range(1, 2 * COUNT + 2, 3))
     drawn = convert._pictures(None)
     assert len(drawn) >= 50
     assert {picture.mode for picture in (*named, *drawn)} == {"RGB"}
@@ -131,6 +139,20 @@ def test_what_is_converted_can_be_pushed_in_one_go(hub, handlers, monkeypatch, g
     assert hub.hub.repos["owner/name"].private
     obtained = obtain({"MODEL_REPO": "owner/name", "MODEL_REVISION": "v1"})
     assert {path.name: path.read_bytes() for path in obtained.iterdir()} == {path.name: path.read_bytes() for path in BUNDLED.iterdir()}
+
+
+def test_a_failed_push_after_a_conversion_says_how_to_send_it_without_another(hub, handlers, monkeypatch, capsys, golden, tmp_path):
+    def publish(*_):
+        raise InputError("The Hub is away.")
+
+    monkeypatch.setenv("HF_TOKEN", "hf_write")
+    monkeypatch.setattr(conversion.job, "convert", lambda *_: None)
+    monkeypatch.setattr("conversion.publish.publish", publish)
+    output = tmp_path / "out"
+    assert convert.main([str(golden / "tiny_model"), "--output", str(output), "--push-to", "owner/name"]) == 2
+    assert capsys.readouterr().err == f"The Hub is away. The conversion is complete: --push-only {output} sends it without another.\n"
+    assert convert.main(["--push-only", str(BUNDLED), "--push-to", "owner/name"]) == 2
+    assert capsys.readouterr().err == "The Hub is away.\n"
 
 
 def test_an_interrupted_push_says_how_to_go_on(hub, handlers, monkeypatch, capsys):

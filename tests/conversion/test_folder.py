@@ -1,5 +1,6 @@
 import logging
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -41,22 +42,43 @@ def test_other_peoples_files_are_never_replaced(tmp_path, earlier):
         check_output(earlier)
 
 
-def test_a_disk_too_small_is_told_with_both_numbers(three_gigabytes, output):
+def test_a_mount_point_which_could_not_be_replaced_is_refused_at_once():
+    with pytest.raises(InputError, match=r"^/proc is a mount point; choose a folder in it\.$"):
+        check_output(Path("/proc"))
+
+
+def test_a_disk_too_small_is_told_with_both_numbers(three_gigabytes, output, tmp_path):
     with pytest.raises(InputError, match=r"needs 16\.2 GB .* 3\.0 GB are free"):
-        check_space(output, 16_200_000_000)
+        check_space(output, 16_200_000_000, tmp_path, 0)
 
 
-def test_what_is_needed_and_what_is_free_are_said_first(three_gigabytes, output, caplog):
+def test_what_is_needed_and_what_is_free_are_said_first(three_gigabytes, output, tmp_path, caplog):
     caplog.set_level(logging.INFO)
-    check_space(output, 2_000_000_000)
+    check_space(output, 2_000_000_000, tmp_path, 0)
     assert "needs 2.0 GB of disk" in caplog.text
     assert "3.0 GB are free" in caplog.text
 
 
-def test_what_an_interrupted_conversion_has_written_is_not_needed_again(three_gigabytes, output):
+def test_a_download_to_the_same_disk_counts(three_gigabytes, output, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    check_space(output, 1_000_000_000, tmp_path, 2_000_000_000)
+    assert "The download and the conversion need 3.0 GB of disk" in caplog.text
+    with pytest.raises(InputError, match=r"need 3\.1 GB of disk beside .* 3\.0 GB are free"):
+        check_space(output, 1_000_000_000, tmp_path, 2_100_000_000)
+
+
+def test_a_download_to_another_disk_is_told_of_by_itself(three_gigabytes, output):
+    check_space(output, 2_000_000_000, Path("/proc"), 2_000_000_000)
+    with pytest.raises(InputError, match=r"The download needs 3\.1 GB of disk in /proc, and 3\.0 GB are free"):
+        check_space(output, 2_000_000_000, Path("/proc"), 3_100_000_000)
+    with pytest.raises(InputError, match=r"The conversion needs 3\.1 GB"):
+        check_space(output, 3_100_000_000, Path("/proc"), 2_000_000_000)
+
+
+def test_what_an_interrupted_conversion_has_written_is_not_needed_again(three_gigabytes, output, tmp_path):
     place_of(output).mkdir(parents=True)
     with (place_of(output) / "part.bin").open("wb") as stream:
         stream.truncate(1_000_000_000)
-    check_space(output, 4_000_000_000)
+    check_space(output, 4_000_000_000, tmp_path, 0)
     with pytest.raises(InputError, match=r"needs 3\.1 GB"):
-        check_space(output, 4_100_000_000)
+        check_space(output, 4_100_000_000, tmp_path, 0)

@@ -154,9 +154,19 @@ def test_a_disk_too_small_is_told_before_any_part_is_converted(monkeypatch, sour
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("recipe", "held"), [(Recipe("fp32"), "language model in fp32"), (Recipe("int8", vision_format="fp16"), "image encoder in fp16")]
+)
+def test_a_memory_too_small_is_told_before_any_part_is_converted(monkeypatch, source, tmp_path, recipe, held):
+    monkeypatch.setattr(room, "memory_bytes_here", lambda: 100_000)
+    with pytest.raises(InputError, match=rf"^The {held} takes .* GB of memory, and this machine has 0\.0 GB: int8 and int4 take less\.$"):
+        convert(source, tmp_path / "out", recipe)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(("folder", "recipe"), [("fp32_folder", Recipe("fp32")), ("int4_folder", Recipe("int4", group_size=32))])
 def test_the_space_asked_for_is_enough_and_not_much_too_much(monkeypatch, request, source, tmp_path, folder, recipe):
-    def check_space(_, needed):
+    def check_space(_, needed, *__):
         asked.append(needed)
         raise InputError("enough")
 

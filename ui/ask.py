@@ -11,7 +11,7 @@ from gradio.events import api
 from pipeline import Answer, Image, InputError, Message, Status, Text, Video
 from ui.answering import CONCURRENCY, Request, answered
 from ui.cost import Estimates
-from ui.download import in_time
+from ui.download import Allowance, in_time
 from ui.files import source
 from ui.model import Model, Starting
 from ui.sentences import progress, sentence
@@ -80,9 +80,9 @@ def asker(model: Model, estimates: Estimates) -> Callable[..., AsyncGenerator[st
 
         async def read() -> Request:
             wanted = _wanted(settings or {})
-            async with in_time():
-                messages = [await _turn(number, turn) for number, turn in enumerate(history or [], start=1)]
-                return [*messages, await _question(images or [], video, question)], wanted
+            async with in_time() as allowed:
+                messages = [await _turn(number, turn, allowed) for number, turn in enumerate(history or [], start=1)]
+                return [*messages, await _question(images or [], video, question, allowed)], wanted
 
         try:
             async with aclosing(answered(model, estimates, read)) as stream:
@@ -110,27 +110,27 @@ def _wanted(wishes: Mapping[str, Any]) -> Settings:
     return settings(**{name: value for name, value in wishes.items() if value is not None})
 
 
-async def _question(images: list[Any], video: Any, question: str) -> Message:
-    shown = [Image(await source(image)) for image in images]
-    return Message("user", (*shown, *([Video(await source(video))] if video else []), *([Text(question)] if question.strip() else [])))
+async def _question(images: list[Any], video: Any, question: str, allowed: Allowance) -> Message:
+    shown = [Image(await source(image, allowed)) for image in images]
+    return Message("user", (*shown, *([Video(await source(video, allowed))] if video else []), *([Text(question)] if question.strip() else [])))
 
 
-async def _turn(number: int, turn: object) -> Message:
+async def _turn(number: int, turn: object, allowed: Allowance) -> Message:
     """One turn of a history as a client writes it."""
     match turn:
         case {"role": "user" | "assistant" as role, "content": str(text)}:
             return Message(role, (Text(text),))
         case {"role": "user" | "assistant" as role, "content": [*parts]}:
-            return Message(role, tuple([await _part(number, part) for part in parts]))
+            return Message(role, tuple([await _part(number, part, allowed) for part in parts]))
     raise InputError(f"Turn {number} of the history cannot be read: it must have a role, user or assistant, and a content.")
 
 
-async def _part(number: int, part: object) -> Text | Image | Video:
+async def _part(number: int, part: object, allowed: Allowance) -> Text | Image | Video:
     match part:
         case {"text": str(text)}:
             return Text(text)
         case {"image": file} if file:
-            return Image(await source(file))
+            return Image(await source(file, allowed))
         case {"video": file} if file:
-            return Video(await source(file))
+            return Video(await source(file, allowed))
     raise InputError(f"Turn {number} of the history cannot be read: each part must be a text, an image or a video.")

@@ -8,7 +8,7 @@ from gradio.context import get_blocks_context
 
 from ui.answering import CONCURRENCY
 from ui.controls import Controls
-from ui.conversation import PROGRESS, STOPPED, aside, aside_kind
+from ui.conversation import FILE_TYPES, PROGRESS, STOPPED, aside, aside_kind
 from ui.cost import Estimates
 from ui.examples import examples
 from ui.model import Model
@@ -63,7 +63,7 @@ class Chat(gr.ChatInterface):
             textbox=gr.MultimodalTextbox(
                 scale=7,
                 file_count="multiple",
-                file_types=["image", "video"],
+                file_types=FILE_TYPES,
                 label=word("message"),
                 placeholder=word("ask"),
                 stop_btn=True,
@@ -123,6 +123,8 @@ class Chat(gr.ChatInterface):
         self.textbox.stop(None, None, None, cancels=self._stoppable, api_visibility="undocumented").then(
             _stopped, [self.chatbot, self.controls.visitor], [self.chatbot], **_QUIET
         ).then(*self._kept(), **_QUIET)
+        # Else its next words would bring back what somebody wants gone.
+        self.chatbot.clear(None, None, None, cancels=self._stoppable, api_visibility="undocumented")
         controls = self.controls
         self.load(read_by, None, [controls.visitor], **_QUIET)
         priced: list[Any] = [controls.detail, controls.frames, controls.system_prompt, controls.shots]

@@ -5,6 +5,7 @@ from typing import Any
 import gradio as gr
 
 from pipeline import GenerationConfig
+from ui.conversation import FILE_TYPES
 from ui.settings import DETAILS, FRAMES, LONGEST_ANSWER, MODES
 from ui.words import word
 
@@ -69,7 +70,7 @@ class Controls:
                 label=word("shot_question"),
                 placeholder=word("shot_question"),
                 file_count="multiple",
-                file_types=["image", "video"],
+                file_types=FILE_TYPES,
                 submit_btn=False,
                 max_plain_text_length=100_000,
             )

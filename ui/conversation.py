@@ -10,6 +10,8 @@ from pipeline import Image, Message, Text, Video
 
 # Not by the system's table of types, which a slim container lacks. What a file really is, its decoder finds out.
 VIDEO_SUFFIXES = frozenset({".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm"})
+#: What a message box takes; of what a table of types would know, or knows as something else, by their endings.
+FILE_TYPES = ["image", "video", ".jfif", *sorted(VIDEO_SUFFIXES)]
 PROGRESS, REFUSED, STOPPED, CUT, SEEN = "progress", "refused", "stopped", "cut", "seen"  # kinds of asides
 NO_WORDS = "*(The model had nothing to say.)*"
 

@@ -65,6 +65,10 @@ class Estimator:
     def of(cls, assistant: Assistant) -> Self:
         return cls(assistant.processor, assistant.pace, assistant.max_prompt_tokens, EngineConfig().vision_cache_bytes)
 
+    def is_of(self, assistant: Assistant) -> bool:
+        """Whether it was made for this one; by what is light of that, because a dead one should leave no more in memory."""
+        return self._processor is assistant.processor
+
     def chosen(self, messages: Sequence[Message], candidates: Sequence[Options]) -> tuple[Options, Cost]:
         """The first of the candidates that fits the context and is within the target, or the last; and what it costs.
 
@@ -72,7 +76,7 @@ class Estimator:
             InputError: a file cannot be used, or there is too much of the conversation.
         """
         self._processor.check(messages, candidates[0], self._max_prompt_tokens)
-        for options in candidates:
+        for options in candidates if _media(messages) else candidates[:1]:  # they differ in how pictures are shown
             cost = self._cost(messages, options)
             if cost.prompt_tokens <= self._max_prompt_tokens and (cost.seconds is None or cost.seconds <= TARGET_SECONDS):
                 break
@@ -128,15 +132,15 @@ class Estimates:
 
     def __init__(self, model: Model) -> None:
         self._model = model
-        self._newest: tuple[Assistant, Estimator] | None = None
+        self._newest: Estimator | None = None
 
     def now(self) -> Estimator | None:
         """None while there is no assistant."""
         if (assistant := self._model.assistant) is None:
             return None
-        if self._newest is None or self._newest[0] is not assistant:
-            self._newest = assistant, Estimator.of(assistant)
-        return self._newest[1]
+        if self._newest is None or not self._newest.is_of(assistant):
+            self._newest = Estimator.of(assistant)
+        return self._newest
 
 
 def _media(messages: Sequence[Message]) -> list[Image | Video]:

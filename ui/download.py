@@ -4,9 +4,11 @@ import asyncio
 import hashlib
 import re
 import socket
+import ssl
 import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
+from functools import cache
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import IO
@@ -25,38 +27,67 @@ HUB = ("hf.co", "huggingface.co")
 _GIVEN_OUT = ip_network("2000::/3")
 
 
+class Allowance:
+    """What the files that one request names by URL may still be in number and bytes: no more than those of a whole conversation."""
+
+    def __init__(self, limits: MediaLimits) -> None:
+        self._limits = limits
+        self._files = self._bytes = 0
+
+    def file(self) -> None:
+        """Take one more.
+
+        Raises:
+            InputError: it is one too many.
+        """
+        self._files += 1
+        if self._files > (limit := self._limits.max_conversation_files):
+            raise InputError(f"The request names more than {limit} files by URL, which is the limit.")
+
+    def piece(self, size: int, so_far: int) -> None:
+        """Take `size` further bytes of a file of which `so_far` have come or are announced.
+
+        Raises:
+            InputError: the file, or all together, are too large.
+        """
+        self._bytes += size
+        if so_far > (limit := self._limits.max_file_bytes):
+            raise InputError(f"The file behind a URL has at least {so_far:,} bytes; the limit is {limit:,}.")
+        if self._bytes > (limit := self._limits.max_conversation_bytes):
+            raise InputError(f"The files behind URLs have at least {self._bytes:,} bytes in all; the limit is {limit:,}.")
+
+
 @asynccontextmanager
-async def in_time() -> AsyncIterator[None]:
-    """For downloads within it.
+async def in_time() -> AsyncIterator[Allowance]:
+    """For the downloads of one request.
 
     Raises:
         InputError: they took too long.
     """
     try:
         async with asyncio.timeout(DOWNLOAD_SECONDS):
-            yield
+            yield Allowance(MediaLimits())
     except TimeoutError as cause:
         raise InputError(f"The files behind URLs took longer than {DOWNLOAD_SECONDS:.0f} s to arrive, which is the limit.") from cause
 
 
-async def download(url: str, folder: Path) -> Path:
-    """The file, in a folder of its own, which its address names: who asks again has it at once.
+async def download(url: str, folder: Path, allowed: Allowance) -> Path:
+    """The file as it is now, in a folder that its content names, as Gradio's uploads are.
 
     Raises:
         InputError: there is none, it is not public, or too large.
         PipelineError: the disk is full.
     """
+    allowed.file()
     try:
-        place = httpx2.URL(url)
-        target = folder / hashlib.sha256(url.encode()).hexdigest() / f"file{_suffix(place.path)}"
-        if target.is_file():
-            return target
-        with _arriving(target, folder) as part:
-            async with aclosing(_pieces(place)) as pieces:
+        place, digest = httpx2.URL(url), hashlib.sha256()
+        with _arriving(folder) as part:
+            async with aclosing(_pieces(place, allowed)) as pieces:
                 async for piece in pieces:
                     check_room(folder)
                     part.write(piece)
-        return target
+                    digest.update(piece)
+            return _arrived(part, folder / digest.hexdigest() / f"file{_suffix(place.path)}")
     except PipelineError:
         raise
     except Exception as cause:  # the client's, the resolver's and the file system's errors have no common root
@@ -66,16 +97,20 @@ async def download(url: str, folder: Path) -> Path:
 
 
 @contextmanager
-def _arriving(target: Path, folder: Path) -> Iterator[IO[bytes]]:
-    """A file that is there once it is whole. Until then it looks like an upload, and is deleted like one if this process ends."""
+def _arriving(folder: Path) -> Iterator[IO[bytes]]:
+    """A file that is not whole yet: it looks like an upload, and is deleted like one if this process ends."""
     with tempfile.NamedTemporaryFile(dir=folder, prefix="tmp", delete=False) as part:
         try:
             yield part
-            part.flush()
-            target.parent.mkdir(exist_ok=True)
-            Path(part.name).replace(target)
         finally:
             Path(part.name).unlink(missing_ok=True)
+
+
+def _arrived(part: IO[bytes], target: Path) -> Path:
+    """The same, whole, in its place."""
+    part.flush()
+    target.parent.mkdir(exist_ok=True)
+    return Path(part.name).replace(target)
 
 
 def _suffix(path: str) -> str:
@@ -83,7 +118,7 @@ def _suffix(path: str) -> str:
     return found[0] if (found := re.search(r"\.[A-Za-z0-9]{1,8}$", path)) else ""
 
 
-async def _pieces(place: httpx2.URL) -> AsyncGenerator[bytes, None]:
+async def _pieces(place: httpx2.URL, allowed: Allowance) -> AsyncGenerator[bytes, None]:
     """What comes from there, or from where that leads to."""
     received = 0
     for _ in range(MAX_REDIRECTS + 1):
@@ -96,18 +131,13 @@ async def _pieces(place: httpx2.URL) -> AsyncGenerator[bytes, None]:
                 continue
             response.raise_for_status()
             announced = response.headers.get("Content-Length", "")
-            _check(int(announced) if announced.isdecimal() else 0)
+            allowed.piece(0, int(announced) if announced.isdecimal() else 0)
             async for piece in response.aiter_raw():
                 received += len(piece)
-                _check(received)
+                allowed.piece(len(piece), received)
                 yield piece
             return
     raise ValueError(f"More than {MAX_REDIRECTS} redirects.")
-
-
-def _check(size: int) -> None:
-    if size > (limit := MediaLimits().max_file_bytes):
-        raise InputError(f"The file behind a URL has at least {size:,} bytes; the limit is {limit:,}.")
 
 
 async def _way_to(host: str) -> httpx2.AsyncHTTPTransport | None:
@@ -130,11 +160,17 @@ async def public_address(host: str) -> str:
     return str(address)
 
 
+@cache
+def _certificates() -> ssl.SSLContext:
+    """Read once: it takes some 20 ms, in which nobody else's words come."""
+    return httpx2.create_ssl_context()
+
+
 class _Pinned(httpx2.AsyncHTTPTransport):
     """Goes to the address that was looked at, whatever the name means by then; the certificate must be the name's."""
 
     def __init__(self, address: str) -> None:
-        super().__init__()
+        super().__init__(verify=_certificates())
         self._address = address
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:

@@ -7,13 +7,16 @@ from pathlib import Path
 from gradio.utils import get_upload_folder
 
 from pipeline import InputError
-from ui.download import download
+from ui.download import Allowance, download
 
 NAMES = "it must be uploaded first, be a public http(s) URL, or be sent along as a data: URL"
 
 
-async def source(file: object) -> str | bytes:
+async def source(file: object, allowed: Allowance) -> str | bytes:
     """The path or the bytes of a file. Gradio has checked what is marked as its FileData, and only that; nothing else is believed.
+
+    Args:
+        allowed: of what is to be downloaded.
 
     Raises:
         InputError: it is none that this client may show.
@@ -25,7 +28,7 @@ async def source(file: object) -> str | bytes:
         case str(url) if url.startswith("data:"):
             return _sent_along(url)
         case str(url) if url.startswith(("http://", "https://")):
-            return str(await download(url, Path(get_upload_folder())))
+            return str(await download(url, Path(get_upload_folder()), allowed))
     raise InputError(f"A file cannot be used: {NAMES}.")
 
 

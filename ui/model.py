@@ -161,6 +161,7 @@ class Model:
                     pass
                 self._assistant = None
                 assistant.close(self._grace_seconds)
+                del assistant  # else it would be in memory beside the next one
 
     def _stats(self) -> Stats | None:
         return None if (assistant := self._assistant) is None else assistant.stats()
@@ -183,9 +184,7 @@ def load(environ: Mapping[str, str], engine: EngineConfig, report: Report) -> As
     try:
         folder = obtain(environ, progress)
         report(Starting("loading"))
-        assistant = Assistant(folder, engine)
-        asyncio.run(assistant.calibrate())
-        return assistant
+        return _calibrated(Assistant(folder, engine))
     except ArtifactError as error:
         if not (asked := [name for name in VARIABLES if environ.get(name)]):
             raise
@@ -193,3 +192,15 @@ def load(environ: Mapping[str, str], engine: EngineConfig, report: Report) -> As
         raise ArtifactError(
             f"{error} Correct {' and '.join(asked)} in {where}, or take {'them' if asked[1:] else 'it'} away for the bundled demo model."
         ) from error
+
+
+def _calibrated(assistant: Assistant) -> Assistant:
+    """The same, which now knows its pace; let go if it cannot answer, or each attempt would leave a whole model in memory."""
+    try:
+        asyncio.run(assistant.calibrate())
+    except BaseException as error:
+        assistant.close()
+        if isinstance(error, EngineDead):
+            raise ArtifactError("The model can be loaded, but not asked: it fails at a first question, and the log says how.") from error
+        raise
+    return assistant

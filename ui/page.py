@@ -10,7 +10,7 @@ import gradio as gr
 from gradio.utils import get_upload_folder
 from gradio_client.utils import async_traverse, is_http_url_like
 
-from pipeline import PipelineError
+from pipeline import InputError, PipelineError
 from ui.doors import REFUSED_WITH, refusal
 from ui.download import download, in_time
 from ui.sentences import FAULT
@@ -37,8 +37,7 @@ class Page(gr.Blocks):
         """
         try:
             if iterator is None:
-                async with in_time():
-                    inputs = await async_traverse(inputs, _fetched, _is_public)
+                inputs = await self._admitted(inputs, may_fetch=block_fn.queue)
             output = await super().process_api(block_fn, inputs, iterator=iterator, session_hash=session_hash, **more)
             if iterator is not None and self._unheard_seconds(iterator, session_hash) > PATIENCE_SECONDS:
                 raise PipelineError(f"This answer was given up: for {PATIENCE_SECONDS:.0f} s nobody listened to it.")
@@ -51,6 +50,24 @@ class Page(gr.Blocks):
             status, sentence = refusal(error)
             _note(more.get("request"), status)
             raise gr.Error(sentence, print_exception=False) from None
+
+    async def _admitted(self, inputs: list[Any], may_fetch: bool) -> list[Any]:
+        """With public files fetched, which only what waits in the queue may have done, and without components.
+
+        Raises:
+            InputError: there is something that nobody who uses the page sends, or its files cannot be had within the limits.
+        """
+        async with in_time() as allowed:
+
+            async def admitted(item: dict[str, Any]) -> dict[str, Any]:
+                # Gradio would build any component of its own from what is said here, and open files and addresses that nobody has looked at.
+                if "constructor_args" in item:
+                    raise InputError("A message may hold texts and files only.")
+                if not may_fetch:
+                    raise InputError("Files cannot be named by URL here.")
+                return {**item, "path": str(await download(item["path"], Path(get_upload_folder()), allowed))}
+
+            return list(await async_traverse(inputs, admitted, _is_looked_at))
 
     def _unheard_seconds(self, answer: AsyncIterator[Any], session_hash: str | None) -> float:
         """How long nobody has taken any item of an answer. Each adds to those that wait: where they have not become more, somebody listens."""
@@ -67,10 +84,6 @@ def _note(request: gr.Request | None, status: int) -> None:
         setattr(request.request.state, REFUSED_WITH, status)
 
 
-def _is_public(item: object) -> bool:
-    """A file by the address where it can be had."""
-    return isinstance(item, dict) and is_http_url_like(item.get("path"))
-
-
-async def _fetched(file: dict[str, Any]) -> dict[str, Any]:
-    return {**file, "path": str(await download(file["path"], Path(get_upload_folder())))}
+def _is_looked_at(item: object) -> bool:
+    """A component, or a file by the address where it can be had."""
+    return isinstance(item, dict) and ("constructor_args" in item or is_http_url_like(item.get("path")))

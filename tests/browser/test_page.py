@@ -175,6 +175,20 @@ def test_a_cleared_conversation_is_forgotten(visitor: Visitor, tmp_path: Path) -
     assert assistant.asked[1] == [Message.user("Hello again")]
 
 
+def test_a_conversation_cleared_in_the_middle_of_an_answer_stays_so_and_frees_the_model(visitor: Visitor, tmp_path: Path) -> None:
+    assistant = Scripted([*words("not for others")[:-1], HOLD], words("fine"))
+    with served(assistant, tmp_path) as address:
+        visitor.open(address, assistant)
+        expect(visitor.ask("Something private")).to_have_text("not for others")
+        visitor.page.get_by_role("button", name="Clear").first.click()
+        visitor.settled()
+        expect(visitor.questions).to_have_count(0)
+        expect(visitor.answers).to_have_count(0)
+        expect(visitor.ask("Hello")).to_have_text("fine")
+        expect(visitor.questions).to_have_count(1)
+    assert assistant.asked[1] == [Message.user("Hello")]
+
+
 def test_an_answer_runs_no_script_and_fetches_nothing_from_elsewhere(visitor: Visitor, tmp_path: Path, elsewhere: tuple[str, list[str]]) -> None:
     url, fetched = elsewhere
     hostile = (

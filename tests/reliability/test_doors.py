@@ -129,6 +129,8 @@ def test_the_server_asks_no_other_server_for_a_visitor(http: httpx.Client, assis
         urls = [f"http://{host}:{port}/secret.png" for host in hosts]
         endings = [ending(http, file_data(url)) for url in urls]
         endings += [ending(http, file_data("x.png", url=url)) for url in urls]
+        parts = [{"component": "video", "value": {"video": {"path": url}}, "constructor_args": {"watermark": url}, "props": {}} for url in urls]
+        endings += ["error" if "texts and files only" in join(http, "lambda", "s", [{"role": "user", "content": [part]}]) else "" for part in parts]
         statuses = [http.get(f"gradio_api/{door}{url}").status_code for url in urls for door in ("file=", "file/", "proxy=")]
         inside.shutdown()
         thread.join()

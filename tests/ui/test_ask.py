@@ -131,7 +131,7 @@ def test_without_a_wish_the_detail_is_what_a_slow_machine_shows_in_half_a_minute
 
 
 def test_a_picture_may_be_sent_along_or_be_public(client: Client, assistant: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def download(url: str, folder: Path) -> Path:
+    async def download(url: str, folder: Path, _: object) -> Path:
         (target := folder / url.rpartition("/")[2]).write_bytes(PHOTO.read_bytes())
         return target
 

@@ -3,9 +3,10 @@
 from typing import Any
 
 import pytest
+from gradio_client.utils import is_valid_file
 
 from pipeline import Image, Message, Video
-from ui.conversation import NO_WORDS, PROGRESS, REFUSED, normalise, shown
+from ui.conversation import FILE_TYPES, NO_WORDS, PROGRESS, REFUSED, VIDEO_SUFFIXES, normalise, shown
 
 
 def text(value: str) -> dict[str, Any]:
@@ -111,3 +112,12 @@ def test_every_shape_of_message_and_history_becomes_the_conversation_that_was_me
 def test_a_number_alone_is_shown_as_it_stands_and_reaches_the_model_so(answer: str, on_the_page: str) -> None:
     assert shown(answer) == on_the_page
     assert normalise("and?", [turn("user", text("what?")), turn("assistant", text(on_the_page))])[1] == Message.assistant(answer)
+
+
+@pytest.mark.parametrize("suffix", [*VIDEO_SUFFIXES, ".jfif", ".JPG", ".heic", ".png"])
+def test_what_can_be_read_is_taken_by_its_ending_whatever_the_systems_table_says(suffix: str) -> None:
+    assert is_valid_file(f"it{suffix}", FILE_TYPES)
+
+
+def test_what_is_no_picture_or_film_by_its_ending_is_not_taken() -> None:
+    assert not any(is_valid_file(f"it{suffix}", FILE_TYPES) for suffix in (".pdf", ".txt", ".mp3", ""))

@@ -55,6 +55,17 @@ def test_pictures_slices_frames_and_tokens_are_those_that_the_model_will_be_give
     assert len(plan.prompt.image_bound) == 32
 
 
+def test_words_alone_are_counted_once_however_many_ways_there_are_to_show_pictures(
+    estimator: Estimator, processor: Processor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outlined = []
+    outline = processor.outline
+    monkeypatch.setattr(processor, "outline", lambda *given: outlined.append(given) or outline(*given))
+    options, _ = estimator.chosen([Message.user("word " * 9000)], settings().candidates)
+    assert options == settings().candidates[0]
+    assert len(outlined) == 1
+
+
 def test_the_time_until_the_first_words_is_that_of_the_slices_and_of_reading(
     estimator: Estimator, pace: Pace, picture: Callable[[str], Image]
 ) -> None:

@@ -1,6 +1,7 @@
 """Files behind public URLs: taken in within limits, from no inner address, and wholly or not at all."""
 
 import asyncio
+import hashlib
 import os
 import re
 import threading
@@ -39,6 +40,9 @@ class Handler(BaseHTTPRequestHandler):
             case "cat.png" | "no-suffix":
                 self._begin(200, ("Content-Length", "3"))
                 self.wfile.write(b"cat")
+            case "latest":
+                self._begin(200)
+                self.wfile.write(str(len(self.server.asked)).encode())
             case "moved":
                 self._begin(302, ("Location", "/a/cat.png"))
             case "inward":
@@ -90,19 +94,42 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[Elsewhere]:
 
 
 async def _download(url: str, folder: Path) -> Path:
-    async with download.in_time():
-        return await download.download(url, folder)
+    async with download.in_time() as allowed:
+        return await download.download(url, folder, allowed)
 
 
-async def test_a_file_comes_from_where_its_url_leads_to_and_once_for_all_who_ask(elsewhere: Elsewhere, tmp_path: Path) -> None:
+async def test_a_file_comes_from_where_its_url_leads_to_and_is_named_by_its_content(elsewhere: Elsewhere, tmp_path: Path) -> None:
     first = await _download(elsewhere.url("moved"), tmp_path)
     assert first.read_bytes() == b"cat"
-    assert await _download(elsewhere.url("moved"), tmp_path) == first
+    assert first.parent.name == hashlib.sha256(b"cat").hexdigest()
     host = f"public.example:{elsewhere.server_port}"
     assert elsewhere.asked == [f"{host}/moved", f"{host}/a/cat.png"]
     named = [(await _download(elsewhere.url(path), tmp_path)).name for path in ("cat.png?size=9", "no-suffix")]
     assert named == ["file.png", "file"]
-    assert sorted(names for _, _, names in os.walk(tmp_path) if names) == [["file"], ["file"], ["file.png"]]
+    assert [sorted(names) for _, _, names in os.walk(tmp_path) if names] == [["file", "file.png"]]
+
+
+async def test_a_file_that_changes_is_taken_as_it_is_when_it_is_asked_for(elsewhere: Elsewhere, tmp_path: Path) -> None:
+    """A camera's latest picture, say."""
+    assert [(await _download(elsewhere.url("latest"), tmp_path)).read_bytes() for _ in range(2)] == [b"1", b"2"]
+
+
+@pytest.mark.parametrize(
+    ("limits", "sentence"),
+    [
+        (MediaLimits(max_conversation_files=2), "The request names more than 2 files by URL, which is the limit."),
+        (MediaLimits(max_conversation_bytes=8), "The files behind URLs have at least 9 bytes in all; the limit is 8."),
+    ],
+)
+async def test_what_one_request_names_is_bounded_in_number_and_in_all(
+    elsewhere: Elsewhere, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limits: MediaLimits, sentence: str
+) -> None:
+    monkeypatch.setattr(download, "MediaLimits", lambda: limits)
+    async with download.in_time() as allowed:
+        for _ in range(2):
+            await download.download(elsewhere.url("cat.png"), tmp_path, allowed)
+        with pytest.raises(InputError, match=f"^{re.escape(sentence)}$"):
+            await download.download(elsewhere.url("cat.png"), tmp_path, allowed)
 
 
 @pytest.mark.parametrize(

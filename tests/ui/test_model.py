@@ -1,7 +1,9 @@
 """A model in the making: what those who ask meanwhile hear, what is told when there is none, and that it comes again."""
 
+import gc
 import re
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from pipeline import ArtifactError, EngineConfig, Message, PipelineError, TextDelta
+from pipeline import ArtifactError, Assistant, EngineConfig, EngineDead, Message, PipelineError, TextDelta
 from pipeline.artifacts import BUNDLED
 from tests.hub.server import Server
 from tests.serving import Scripted, until, words
+from ui.cost import Estimates
 from ui.model import Degraded, Model, Ready, Report, Starting, load
 from ui.sentences import progress, state_line
 
@@ -106,7 +109,38 @@ def test_leaving_lets_the_model_go_and_one_that_comes_too_late_as_well() -> None
     assert loads.count == 1
 
 
+async def test_a_dead_model_is_not_kept_beside_the_next_one() -> None:
+    dead = Scripted(words("fine"))
+    loads, estimates = Loads(dead, HALF), []
+    with running(loads) as model:
+        until(lambda: model.state == Ready())
+        estimates.append(Estimates(model))
+        assert estimates[0].now() is not None
+        dead.health = "dead"
+        until(lambda: model.state == HALF)
+        gone = weakref.ref(dead)
+        del dead
+        gc.collect()
+        assert gone() is None
+
+
 # What the environment asks for
+
+
+@pytest.mark.parametrize("fault", [EngineDead("The model failed."), RuntimeError("out of memory")])
+def test_a_model_that_can_be_loaded_and_not_asked_is_let_go_and_told(monkeypatch: pytest.MonkeyPatch, fault: Exception) -> None:
+    async def calibrate(self: Assistant) -> None:
+        loaded.append(self)
+        raise fault
+
+    loaded: list[Assistant] = []
+    monkeypatch.setattr(Assistant, "calibrate", calibrate)
+    with pytest.raises((ArtifactError, RuntimeError)) as caught:
+        load({"MODEL_DIR": str(BUNDLED)}, EngineConfig(device="CPU"), lambda _: None)
+    assert loaded[0].stats().health == "dead"
+    if isinstance(fault, EngineDead):
+        assert str(caught.value).startswith("The model can be loaded, but not asked: ")
+        assert "Correct MODEL_DIR in the environment of this server" in str(caught.value)
 
 
 def test_a_repo_is_downloaded_checked_and_loaded_in_that_order(hub: Server) -> None:

@@ -42,7 +42,7 @@ def downloads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The URLs that are downloaded our way; Gradio's own would fail."""
     urls: list[str] = []
 
-    async def ours(url: str, folder: Path) -> Path:
+    async def ours(url: str, folder: Path, _: object) -> Path:
         urls.append(url)
         (folder / "it").mkdir(exist_ok=True)
         (folder / "it" / "cat.jpg").write_bytes(PHOTO.read_bytes())
@@ -72,11 +72,11 @@ def test_no_function_of_the_page_lets_gradio_fetch_what_somebody_names(address: 
     functions = {one["api_name"]: one["id"] for one in httpx.get(f"{address}config").json()["dependencies"]}
     given = {"lambda": [turn], "_append_message_to_history": [None, turn], "_clear_and_save_textbox": [{"text": "", "files": files}]}
     for name, data in given.items():
-        downloads.clear()
         body = {"fn_index": functions[name], "session_hash": name, "data": data}
         httpx.post(f"{address}gradio_api/queue/join", json=body).raise_for_status()
-        httpx.get(f"{address}gradio_api/queue/data", params={"session_hash": name}, timeout=60)
-        assert downloads == [f"{ADDRESS}?1", f"{ADDRESS}?2"], name
+        told = httpx.get(f"{address}gradio_api/queue/data", params={"session_hash": name}, timeout=60).text
+        assert "Files cannot be named by URL here." in told, name
+        assert downloads == []
 
 
 @pytest.mark.parametrize(
@@ -84,6 +84,10 @@ def test_no_function_of_the_page_lets_gradio_fetch_what_somebody_names(address: 
     [
         ({"detail": "my secret"}, " is not in the list of choices: "),
         ({"shots": [{"role": "user", "content": [{"my secret": 1}]}]}, "This request cannot be understood."),
+        (
+            {"shots": [{"role": "user", "content": [{"component": "video", "value": "my secret", "constructor_args": {}, "props": {}}]}]},
+            "A message may hold texts and files only.",
+        ),
         (
             {"message": {"text": "hi", "files": [{"path": "/my/secret.png", "meta": {"_type": "gradio.FileData"}}]}},
             "This request cannot be understood.",

@@ -250,7 +250,10 @@ class Assistant:
         plan = self.processor.plan(messages, options, self.max_prompt_tokens, cancelled)
         if on_plan is not None:
             on_plan(plan)
-        return Request(plan.prompt, tuple(self.processor.slices(plan)), generation), plan.dropped_turns, plan.notices
+        slices = tuple(self.processor.slices(plan))
+        for piece in slices:
+            piece.know_digest()
+        return Request(plan.prompt, slices, generation), plan.dropped_turns, plan.notices
 
 
 def _started(folder: Path, processor: Processor, engine: EngineConfig, clock: Callable[[], float]) -> Engine | StatefulEngine:

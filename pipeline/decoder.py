@@ -13,7 +13,7 @@ from pipeline.config import MediaLimits
 from pipeline.decoder_process import TICK_MS, Process
 from pipeline.decoder_program import encode_request
 from pipeline.errors import InputError, PipelineError
-from pipeline.media import Head, Picture, Used, error_for, opened, out_of_time
+from pipeline.media import Head, Picture, Used, decode_seconds, error_for, opened, out_of_time
 from pipeline.message import Image, Video
 from pipeline.still import image_head, load_image
 
@@ -81,7 +81,7 @@ class Decoder:
     def _read(
         self, wish: str, item: Image | Video, limits: MediaLimits, name: str, used: Used, cancelled: threading.Event | None
     ) -> list[Picture | Head]:
-        give_up = clock() + limits.max_decode_seconds - used.seconds
+        give_up = clock() + decode_seconds(isinstance(item, Image), limits, used)
 
         def check() -> None:
             if cancelled is not None and cancelled.is_set():

@@ -20,7 +20,7 @@ import PIL.Image
 from pipeline import errors
 from pipeline.config import MediaLimits
 from pipeline.errors import InputError
-from pipeline.media import Head, Picture, Used, out_of_memory
+from pipeline.media import Head, Picture, Used, decode_seconds, out_of_memory
 from pipeline.still import decode_image, read_image_head
 from pipeline.video import decode_video, read_video_head
 
@@ -61,7 +61,7 @@ def _run(control: socket.socket, file: BinaryIO, request: list[Any]) -> None:
     wish, name, limits, used = request[0], request[1], MediaLimits(**request[2]), Used(**request[3])
     status = 1
     try:
-        confine(limits, used)
+        confine(decode_seconds(wish.startswith("picture"), limits, used), limits)
         try:
             for found in decode(wish, file, limits, name, used):
                 _hand_over(control, found)
@@ -88,9 +88,9 @@ def decode(wish: str, file: BinaryIO, limits: MediaLimits, name: str, used: Used
             yield read_video_head(file, limits, name)
 
 
-def confine(limits: MediaLimits, used: Used) -> None:
+def confine(wanted_seconds: float, limits: MediaLimits) -> None:
     """Bound this process: memory, processor time, time, and nothing of what it holds is dumped if it crashes."""
-    seconds = max(int(limits.max_decode_seconds - used.seconds), 0) + GRACE_SECONDS
+    seconds = int(wanted_seconds) + GRACE_SECONDS
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_DATA, (limits.max_decode_bytes,) * 2)
     resource.setrlimit(resource.RLIMIT_CPU, (seconds * (os.cpu_count() or 1),) * 2)

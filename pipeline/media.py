@@ -102,6 +102,12 @@ def check_pixels(error: type[InputError], pixels: int, limits: MediaLimits, used
         )
 
 
+def decode_seconds(is_picture: bool, limits: MediaLimits, used: Used) -> float:
+    """How long the next file of a conversation may be decoded."""
+    left = max(limits.max_decode_seconds - used.seconds, 0.0)
+    return min(left, limits.max_picture_seconds) if is_picture else left
+
+
 def out_of_memory(name: str, limits: MediaLimits) -> str:
     """The sentence for a file whose decoding takes more memory than it may."""
     return f"{name} takes too much memory to decode; the limit is {limits.max_decode_bytes:,} bytes."
@@ -109,7 +115,8 @@ def out_of_memory(name: str, limits: MediaLimits) -> str:
 
 def out_of_time(name: str, limits: MediaLimits) -> str:
     """The sentence for a file whose decoding takes longer than it may."""
-    return f"{name} takes too long to decode; the limit is {limits.max_decode_seconds:.0f} s for all files of a conversation."
+    limit = f"{limits.max_picture_seconds:.0f} s for a picture and {limits.max_decode_seconds:.0f} s for all files of a conversation"
+    return f"{name} takes too long to decode; the limit is {limit}."
 
 
 def _missing(item: Image | Video, name: str) -> InputError:

@@ -54,6 +54,10 @@ class Slice:
         digest.update(np.ascontiguousarray(self.pixels).data)
         return digest.digest()
 
+    def know_digest(self) -> None:
+        """Compute it now, in this thread."""
+        _ = self.digest
+
     def pixel_values(self) -> NDArray[np.float32]:
         """(3, patch, patch * patches) float32: normalised, patches side by side in row-major order."""
         patch = self.config.patch_size

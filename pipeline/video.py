@@ -45,11 +45,13 @@ def decode_video(file: BinaryIO, limits: MediaLimits, name: str, used: Used) -> 
     file.seek(0)
     with _in_plain_words(name, limits), _track(file, name) as (container, stream):
         pictures = _on_screen(container, stream, times, limits, name, give_up)
-        first = next(pictures, None)
-        if first is None:
+        pixels = 0
+        for picture in pictures:
+            pixels += picture.image.width * picture.image.height
+            check_pixels(VideoError, pixels, limits, used, name)  # of what really comes, because the size may change within a video
+            yield picture
+        if not pixels:
             raise VideoError(f"{name} has no frames that can be read.")
-        yield first
-        yield from pictures
 
 
 def video_head(video: Video, limits: MediaLimits, name: str = "The video") -> Head:
@@ -65,6 +67,8 @@ def video_head(video: Video, limits: MediaLimits, name: str = "The video") -> He
 def read_video_head(file: BinaryIO, limits: MediaLimits, name: str) -> Head:
     """The same for an open file."""
     with _in_plain_words(name, limits), _track(file, name) as (container, stream):
+        if not stream.width * stream.height:  # a part of a film without the key frame that would tell
+            raise VideoError(f"{name} cannot be read: the file is damaged or cut short.")
         _check_size(stream, limits, name)
         return Head((stream.width, stream.height), _last_time(container, stream, limits, name, clock() + limits.max_decode_seconds))
 
@@ -135,7 +139,7 @@ def _on_screen(
     for index, frame in enumerate(container.decode(stream)):
         if clock() > give_up:
             raise VideoError(out_of_time(name, limits))
-        _check_size(frame, limits, name)  # which may change within a video
+        _check_size(frame, limits, name)
         time = frame.time if frame.time is not None else index / float(stream.average_rate or 25)
         start = time if start is None else start
         while wanted is not None and shown is not None and time - start > wanted + _TICK:

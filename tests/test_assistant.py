@@ -6,7 +6,7 @@ import io
 import json
 import logging
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import pytest
 from pipeline.assistant import Answer, Assistant, Delta, Notice, Status, TextDelta
 from pipeline.config import EngineConfig, GenerationConfig, MediaLimits
 from pipeline.engine.model_runner import BLOCK_SIZE, ModelRunner
+from pipeline.engine.request import Event, Request, Ticket
 from pipeline.errors import ArtifactError, EngineDead, ImageError, InputError, Overloaded, PipelineError, PromptTooLong
 from pipeline.media import Used
 from pipeline.message import Image, Message, Text
@@ -57,6 +58,20 @@ async def test_greedy_answers_equal_the_official_ones(assistant: Assistant, gold
     assert answer.finish_reason == "length"
     penalised = await assistant.answer(messages, GenerationConfig.greedy(max_new_tokens=24, repetition_penalty=1.05))
     assert penalised.token_ids == tuple(data["greedy_rp1.05_ids"][0])
+
+
+async def test_no_picture_is_hashed_in_the_event_loop(assistant: Assistant, golden: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many it takes tens of milliseconds, in which nobody else's words would come."""
+    submit, hashed = assistant._engine.submit, []
+
+    def submitted(request: Request, publish: Callable[[Event], None]) -> Ticket:
+        hashed.extend("digest" in vars(piece) for piece in request.slices)
+        return submit(request, publish)
+
+    monkeypatch.setattr(assistant._engine, "submit", submitted)
+    await assistant.answer(messages_of(golden, SINGLES[0]), GenerationConfig.greedy(max_new_tokens=1))
+    assert hashed
+    assert all(hashed)
 
 
 @pytest.mark.parametrize("row", range(3))

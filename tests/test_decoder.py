@@ -140,12 +140,14 @@ def test_limits_count_what_earlier_files_used(decoder: Decoder) -> None:
         decoder.load(Image(LION), MediaLimits(max_conversation_pixels=65_545), "Picture 2", Used(pixels=10))
     with pytest.raises(VideoError, match=r"^With video 1 the conversation has 648,000 pixels in all its .* the limit is 647,999\.$"):
         decoder.load(Video(ASSETS / "videos" / "b.mp4"), MediaLimits(max_conversation_pixels=647_999), "Video 1")
-    with pytest.raises(ImageError, match=r"^Picture 2 takes too long to decode; the limit is 120 s for all files of a conversation\.$"):
+    with pytest.raises(
+        ImageError, match=r"^Picture 2 takes too long to decode; the limit is 20 s for a picture and 120 s for all files of a conversation\.$"
+    ):
         decoder.load(Image(LION), LIMITS, "Picture 2", Used(seconds=120))
 
 
 CRASHED = "Picture 2 cannot be read: the file is damaged, and decoding it crashed."
-TOO_LONG = "Picture 2 takes too long to decode; the limit is 1 s for all files of a conversation."
+TOO_LONG = "Picture 2 takes too long to decode; the limit is 1 s for a picture and 120 s for all files of a conversation."
 HUNGRY = "Picture 2 takes too much memory to decode; the limit is 300,000,000 bytes."
 
 
@@ -155,7 +157,7 @@ HUNGRY = "Picture 2 takes too much memory to decode; the limit is 300,000,000 by
     ids=lambda value: value.decode() if isinstance(value, bytes) else "",
 )
 def test_a_codec_that_fails_is_one_sentence_and_the_next_picture_is_read(evil: Decoder, word: bytes, sentence: str) -> None:
-    limits = MediaLimits(max_decode_seconds=1 if sentence == TOO_LONG else 120, max_decode_bytes=300_000_000)
+    limits = MediaLimits(max_picture_seconds=1 if sentence == TOO_LONG else 20, max_decode_bytes=300_000_000)
     with pytest.raises(ImageError) as caught:
         evil.load(Image(word), limits, "Picture 2")
     assert str(caught.value) == sentence

@@ -1,6 +1,7 @@
 """Real videos from the gradio package and made ones: which frames are shown, what is refused and with which words."""
 
 import struct
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 from pipeline.config import MediaLimits
 from pipeline.errors import VideoError
 from pipeline.message import Video
-from pipeline.video import load_video, sample_times
+from pipeline.video import load_video, sample_times, video_head
 
 ASSETS = Path(gradio.__file__).parent / "media_assets"
 LIMITS = MediaLimits()
@@ -87,8 +88,38 @@ def test_limits_are_named_with_the_value_before_anything_is_decoded(tmp_path: Pa
         load_video(Video(clip), MediaLimits(max_conversation_pixels=12_287))
 
 
+def test_pixels_are_counted_of_the_frames_that_come_and_not_of_those_that_the_head_promises(tmp_path: Path) -> None:
+    small, large = (
+        video(tmp_path, times, size, name).read_bytes() for name, times, size in (("a.ts", [0, 1], (32, 32)), ("b.ts", [2, 3, 4, 5], (320, 240)))
+    )
+    growing = Video(small + large)
+    assert video_head(growing, LIMITS).size == (32, 32)
+    shown = load_video(growing, LIMITS)
+    assert {picture.image.size for picture in shown} == {(32, 32), (320, 240)}
+    pixels = sum(picture.image.width * picture.image.height for picture in shown)
+    assert load_video(growing, MediaLimits(max_conversation_pixels=pixels)) == shown
+    with pytest.raises(VideoError, match=rf"the conversation has {pixels:,} pixels in all its pictures and frames; the limit is {pixels - 1:,}\.$"):
+        load_video(growing, MediaLimits(max_conversation_pixels=pixels - 1))
+
+
+@pytest.mark.parametrize("look", [video_head, load_video])
+def test_a_part_of_a_film_without_its_key_frame_is_damaged_and_no_fault_of_ours(tmp_path: Path, look: Callable[..., object]) -> None:
+    path = tmp_path / "part.ts"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        noise = np.random.default_rng(0)
+        frames = [av.VideoFrame.from_ndarray(noise.integers(0, 255, (48, 64, 3), np.uint8), "rgb24") for _ in range(20)]
+        packets = [packet for frame in [*frames, None] for packet in stream.encode(frame)]
+        container.mux([packet for packet in packets if not packet.is_keyframe])
+    with pytest.raises(VideoError, match=r"^The video cannot be read: the file is damaged or cut short\.$"):
+        look(Video(path), LIMITS)
+
+
 def test_a_video_that_takes_too_long_to_decode_is_given_up() -> None:
-    with pytest.raises(VideoError, match=r"^The video takes too long to decode; the limit is 0 s for all files of a conversation\.$"):
+    with pytest.raises(
+        VideoError, match=r"^The video takes too long to decode; the limit is 20 s for a picture and 0 s for all files of a conversation\.$"
+    ):
         load_video(Video(ASSETS / "videos" / "b.mp4"), MediaLimits(max_decode_seconds=0))
 
 

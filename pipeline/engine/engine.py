@@ -41,6 +41,7 @@ class Engine:
         self._jobs: dict[Group, Job] = {}
         self._steps = self._generated_tokens = self._failures = 0
         self._restarting = False
+        self._encode_again_at = 0.0
         self._recent: deque[tuple[float, int]] = deque(maxlen=32)  # when a step ended, and how many tokens had been generated
         self._closed, self._why_closed, self._patient = False, "The model was shut down.", False
         self._changed = threading.Condition()
@@ -140,7 +141,7 @@ class Engine:
         if step.chunks:
             self._sample(step, self._run(step))
         for group in step.exhausted:
-            self._finish(self._jobs[group], "length")
+            self._tell(self._jobs[group], *self._jobs[group].give_up())
         self._steps += 1
 
     def _drop_cancelled(self) -> None:
@@ -156,21 +157,25 @@ class Engine:
                 job.ticket.publish(Progress("queued", 0, ahead))
 
     def _encode(self) -> None:
-        """A batch of somebody's pictures, those who wait for theirs taking turns; a single one while others decode, whose next tokens wait for it."""
+        """A batch of somebody's pictures, those who wait for theirs taking turns. While others decode, whose next tokens wait for it, a single one,
+        and the next after they have had as long.
+        """
         for job in self._waiting_for_pictures():
             job.receive({piece.digest: embeds for piece in job.slices_missing if (embeds := self._vision.cached(piece)) is not None})
         waiting = self._waiting_for_pictures()
-        if not waiting:
+        decoding = any(group.ready and group.decoding for group in self._scheduler.running)
+        if not waiting or (decoding and self._clock() < self._encode_again_at):
             return
         job = min(waiting, key=lambda job: job.last_encoded)
         started = self._clock()
         first, *others = job.slices_missing
-        size = 1 if any(group.ready and group.decoding for group in self._scheduler.running) else self._vision.batch_size
-        batch = [first, *(piece for piece in others if piece.tgt_size == first.tgt_size)][:size]
+        batch = [first, *(piece for piece in others if piece.tgt_size == first.tgt_size)][: 1 if decoding else self._vision.batch_size]
         job.ticket.publish(Progress("vision", job.encoded_slices, job.encoded_slices + 1 + len(others)))
         job.receive(dict(zip((piece.digest for piece in batch), self._vision.encode_batch(batch), strict=True)))
         job.encoded_slices += len(batch)
-        job.vision_s += self._clock() - started
+        ended = self._clock()
+        job.vision_s += ended - started
+        self._encode_again_at = ended + (ended - started)
         job.last_encoded = self._steps
 
     def _guess(self) -> None:
@@ -187,7 +192,7 @@ class Engine:
         for chunk in step.chunks:
             job, start = self._jobs[chunk.group], chunk.sequence.num_computed_tokens
             ids += job.token_ids(chunk.sequence, start, start + chunk.num_tokens)
-            if not chunk.group.decoding:
+            if not chunk.group.decoding and job.first_token_at is None:  # not where an answer under way that gave way is read anew
                 job.ticket.publish(job.prefilled())
         embeds, batch, offset = self._embedder.embed(ids), [], 0
         for chunk in step.chunks:
@@ -218,11 +223,14 @@ class Engine:
         self._generated_tokens += sum(len(further) for _, further, _ in advanced)
         self._recent.append((self._clock(), self._generated_tokens))
         for job, further, reason in advanced:
-            if further:
-                job.first_token_at = self._clock() if job.first_token_at is None else job.first_token_at
-                job.ticket.publish(Tokens(further))
-            if reason is not None:
-                self._finish(job, reason)
+            self._tell(job, further, reason)
+
+    def _tell(self, job: Job, further: tuple[int, ...], reason: FinishReason | None) -> None:
+        if further:
+            job.first_token_at = self._clock() if job.first_token_at is None else job.first_token_at
+            job.ticket.publish(Tokens(further))
+        if reason is not None:
+            self._finish(job, reason)
 
     def _finish(self, job: Job, reason: FinishReason) -> None:
         self._scheduler.remove(job.group)

@@ -119,6 +119,16 @@ class Job:
         if not search.done and len(search.live[0].token_ids) < self.max_new_tokens:
             self.generated += search.agreed()[len(self.generated) :]
             return None
+        return self._settle(search)
+
+    def give_up(self) -> tuple[tuple[int, ...], FinishReason]:
+        """What is still to be said of an answer for which there is no room to go on, and how it ends."""
+        before = len(self.generated)
+        reason = self._settle(self._sampler) if isinstance(self._sampler, BeamSearch) and self._sampler.live[0].token_ids else "length"
+        return tuple(self.generated[before:]), reason
+
+    def _settle(self, search: BeamSearch) -> FinishReason:
+        """For the best of its beams."""
         best = search.best().token_ids
         ended = best[-1] in self._terminators
         self.generated += best[len(self.generated) : len(best) - ended]

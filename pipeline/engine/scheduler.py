@@ -64,10 +64,10 @@ class Scheduler:
         admitted = []
         while self.waiting and len(self.running) < self._max_running:
             group = self.waiting[0]
-            for sequence in group.sequences:
-                self._blocks.attach(sequence)
+            saved = sum(self._blocks.attach(sequence) for sequence in group.sequences)
             if self.running and self._missing([*self.running, group]) > self._blocks.num_free_blocks:
                 self._free(group)
+                self._blocks.hits -= saved // self._blocks.block_size  # nothing came of them, and the next step asks again
                 break
             self.running.append(self.waiting.popleft())
             admitted.append(group)
@@ -78,6 +78,9 @@ class Scheduler:
         chunks: list[Chunk] = []
         copies: list[tuple[int, int]] = []
         exhausted: list[Group] = []
+        # What others have computed meanwhile, the other beams of a group among them: with it a group may decode already.
+        for sequence in [sequence for group in self.running if group.ready and not group.decoding for sequence in group.sequences]:
+            self._blocks.attach(sequence)
         for group in [group for group in self.running if group.ready and group.decoding]:
             if group not in self.running:
                 continue
@@ -96,7 +99,6 @@ class Scheduler:
         prefilling = sorted((group for group in self.running if group.ready and not group.decoding), key=_tokens_left)
         for index, group in enumerate(prefilling):
             sequence = group.next_to_prefill
-            self._blocks.attach(sequence)  # what another has computed meanwhile
             share = -(-budget // (len(prefilling) - index))
             num_tokens = min(share, sequence.num_uncomputed_tokens - (len(group.sequences) > 1))
             if num_tokens and (more := self._blocks.reserve([sequence], num_tokens)) is not None:

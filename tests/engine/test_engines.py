@@ -4,6 +4,7 @@ import dataclasses
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -209,6 +210,46 @@ def test_a_beam_that_ends_is_shown_without_its_terminator(asker: Asker, image: C
     assert outcome.reason == "stop"
     assert not set(outcome.token_ids) & set(asker.engine._terminators)
     assert recorder.token_ids == outcome.token_ids
+
+
+def test_a_search_that_finds_no_more_room_answers_with_its_best_beam(fp32_folder: Path) -> None:
+    message, paged = Message.user("Hi"), dataclasses.replace(ENGINE, backend="paged")
+    with Asker(fp32_folder, paged, blocks=5) as asker:
+        recorder = asker.submit(asker.request(message, generation=GenerationConfig.beams(max_new_tokens=400, min_new_tokens=400)))
+        cut = recorder.outcome()
+    assert cut.reason == "length"
+    assert 0 < len(cut.token_ids) < 400
+    assert recorder.token_ids == cut.token_ids
+    count = len(cut.token_ids)
+    with Asker(fp32_folder, paged) as asker:
+        assert asker.ask(message, generation=GenerationConfig.beams(max_new_tokens=count, min_new_tokens=count)).token_ids == cut.token_ids
+
+
+def test_who_decodes_is_given_as_long_as_each_of_other_peoples_pictures_took(
+    fp32_folder: Path, image: Callable[[str], Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, done = [0.0], []
+
+    def taking(seconds: float, kind: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(*given: Any) -> Any:
+            now[0] += seconds
+            done.append(kind)
+            return function(*given)
+
+        return timed
+
+    with Asker(fp32_folder, dataclasses.replace(ENGINE, backend="paged", max_running=2)) as asker:
+        monkeypatch.setattr(asker.engine, "_clock", lambda: now[0])
+        monkeypatch.setattr(asker.vision, "encode_batch", taking(1.0, "picture", asker.vision.encode_batch))
+        monkeypatch.setattr(asker.runner, "forward", taking(0.25, "step", asker.runner.forward))
+        hold = Hold(Tokens)
+        reader = asker.submit(asker.request(Message.user("Go on."), generation=GenerationConfig.greedy(max_new_tokens=40, min_new_tokens=40)), hold)
+        assert hold.reached.wait(60)
+        shower = asker.submit(asker.request(Message.user(image("b_900x500"), "What is it?")))
+        hold.released.set()
+        assert (len(reader.outcome().token_ids), shower.outcome().encoded_slices) == (40, 3)
+    first, second, third = (index for index, kind in enumerate(done) if kind == "picture")
+    assert done[first + 1 : second] == done[second + 1 : third] == ["step"] * 4
 
 
 def test_closing_cancels_what_runs_and_refuses_what_comes(asker: Asker) -> None:

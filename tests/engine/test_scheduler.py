@@ -169,6 +169,31 @@ def test_guesses_are_computed_where_there_is_room() -> None:
     assert shares(run(blocks, scheduler)) == [(guesser, 3)]
 
 
+def test_who_is_refused_for_want_of_room_again_and_again_counts_no_hits() -> None:
+    blocks, scheduler = serving(num_blocks=4)
+    first, waits = prompt(1, 8), prompt(1, 14)
+    for group in (first, waits):
+        scheduler.add(group)
+    run(blocks, scheduler)
+    for _ in range(3):
+        assert scheduler.admit() == []
+    assert blocks.hits == 0
+    scheduler.remove(first)
+    assert scheduler.admit() == [waits]
+    assert blocks.hits == 2
+
+
+def test_a_beam_whose_beginning_another_beam_has_just_computed_decodes_at_once() -> None:
+    """After both gave way where each needed a block of its own: there is nothing left for the second to read by itself."""
+    blocks, scheduler = serving()
+    group = Group([Sequence([*range(8), last]) for last in (8, 9)])
+    scheduler.add(group)
+    assert shares(run(blocks, scheduler)) == [(group, 8)]
+    step = run(blocks, scheduler)
+    assert shares(step) == [(group, 1)] * 2
+    assert step.exhausted == ()
+
+
 def test_two_prompts_that_begin_alike_compute_the_beginning_once() -> None:
     blocks, scheduler = serving(chunk=8)
     first, second = prompt(1, 20), prompt(1, 24)

@@ -78,6 +78,8 @@ class Serving(RuleBasedStateMachine):
             if all(sequence.num_uncomputed_tokens == sequence.num_guesses for sequence in group.sequences):
                 self._sample(group, random)
         for group in step.exhausted:
+            assert self.scheduler.running == [group]
+            assert self.blocks.reserve(group.sequences if group.decoding else [group.next_to_prefill], 1) is None
             self._end(group)
 
     @invariant()

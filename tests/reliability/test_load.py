@@ -82,6 +82,9 @@ def test_endless_answers_in_ten_blocks_end_and_leave_nothing_behind_twice(demo_f
             recorders = [asker.submit(asker.request(Message.user(f"Tell me {index}."), generation=endless)) for index in range(6)]
             outcomes = [recorder.outcome() for recorder in recorders]
             stats = asker.engine.stats()
+            for recorder in recorders:  # who gave way says nothing of it: what was said stays where it stands
+                begun = next(index for index, event in enumerate(recorder.events) if isinstance(event, Tokens))
+                assert not any(isinstance(event, Progress) for event in recorder.events[begun:])
             asker.engine._blocks.check_integrity([])
             assert {outcome.reason for outcome in outcomes} == {"length"}
             assert [recorder.token_ids for recorder in recorders] == [outcome.token_ids for outcome in outcomes]

@@ -114,8 +114,9 @@ def _pictures(folder: Path | None) -> "list[PIL.Image.Image]":
         raise InputError(f"{folder} is not a folder of pictures.")
     paths = sorted(path for path in folder.iterdir() if path.is_file())
     # They are held in memory all at once, and each slice of them is computed several times.
-    step = max(-(-len(paths) // COUNT), 1)
-    return [load_image(Image(path), MediaLimits(), path.name).image for path in paths[::step]]
+    count = min(len(paths), COUNT)
+    chosen = [paths[index * len(paths) // count] for index in range(count)]
+    return [load_image(Image(path), MediaLimits(), path.name).image for path in chosen]
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:

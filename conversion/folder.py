@@ -17,7 +17,7 @@ def check_output(output: Path) -> None:
     Raises:
         InputError: the path is a file, a mount point, or a folder with anything in it that its manifest does not list.
     """
-    if output.is_mount():  # the finished folder takes its place, and could not
+    if output.resolve().is_mount():  # the finished folder takes its place, and could not
         raise InputError(f"{output} is a mount point; choose a folder in it.")
     if not output.exists():
         return

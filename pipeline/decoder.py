@@ -81,7 +81,7 @@ class Decoder:
     def _read(
         self, wish: str, item: Image | Video, limits: MediaLimits, name: str, used: Used, cancelled: threading.Event | None
     ) -> list[Picture | Head]:
-        give_up = clock() + decode_seconds(isinstance(item, Image), limits, used)
+        give_up = clock() + decode_seconds(False, limits, used)
 
         def check() -> None:
             if cancelled is not None and cancelled.is_set():
@@ -90,6 +90,7 @@ class Decoder:
                 raise error_for(item)(out_of_time(name, limits))
 
         with opened(item, limits, name) as file, self._process(check) as process:
+            give_up = clock() + decode_seconds(isinstance(item, Image), limits, used)  # which does not count the waiting for a process
             process.ask(encode_request(wish, name, limits, used), file)
             replies = list(process.replies(check))
             for reply in replies:

@@ -48,9 +48,7 @@ def download(repo: str, revision: str | None, patterns: Sequence[str], progress:
     Raises:
         ArtifactError: the Hub does not give them, and they are not in its cache.
     """
-    wanted = {"repo_id": repo, "revision": revision, "allow_patterns": list(patterns)}
-    if not any("/" in pattern for pattern in patterns):
-        wanted["ignore_patterns"] = ["*/*"]
+    wanted = _wanted(repo, revision, patterns)
     try:
         folder = patiently(lambda: _snapshot(wanted, progress))
     except HFValidationError as cause:
@@ -67,13 +65,19 @@ def bytes_to_fetch(repo: str, revision: str, patterns: Sequence[str]) -> int:
     """How much `download` would fetch; 0 where the Hub cannot be asked, which the download itself will tell.
 
     Args:
-        patterns: of whole paths.
+        patterns: as there.
     """
     try:
-        plan = patiently(lambda: snapshot_download(repo, revision=revision, allow_patterns=list(patterns), dry_run=True))
+        plan = patiently(lambda: snapshot_download(**_wanted(repo, revision, patterns), dry_run=True))
     except (DryRunError, *FAILURES):
         return 0
     return sum(file.file_size or 0 for file in plan if file.will_download)
+
+
+def _wanted(repo: str, revision: str | None, patterns: Sequence[str]) -> dict[str, Any]:
+    """For the Hub's client, whose patterns would match in subfolders too."""
+    wanted = {"repo_id": repo, "revision": revision, "allow_patterns": list(patterns)}
+    return wanted if any("/" in pattern for pattern in patterns) else {**wanted, "ignore_patterns": ["*/*"]}
 
 
 def listing(repo: str, folder: Path) -> list[str]:

@@ -123,7 +123,7 @@ async def _pieces(place: httpx2.URL, allowed: Allowance) -> AsyncGenerator[bytes
     received = 0
     for _ in range(MAX_REDIRECTS + 1):
         async with (
-            httpx2.AsyncClient(transport=await _way_to(place.raw_host.decode("ascii"))) as client,
+            httpx2.AsyncClient(transport=await _way_to(place.raw_host.decode("ascii")), verify=_certificates()) as client,
             client.stream("GET", place, headers={"Accept-Encoding": "identity"}) as response,
         ):
             if response.has_redirect_location:

@@ -57,17 +57,18 @@ class Page(gr.Blocks):
         Raises:
             InputError: there is something that nobody who uses the page sends, or its files cannot be had within the limits.
         """
+        # Gradio would build any component of its own from what is said here, and open files and addresses that nobody has looked at.
+        if _holds_component(inputs):
+            raise InputError("A message may hold texts and files only.")
         async with in_time() as allowed:
 
-            async def admitted(item: dict[str, Any]) -> dict[str, Any]:
-                # Gradio would build any component of its own from what is said here, and open files and addresses that nobody has looked at.
-                if "constructor_args" in item:
-                    raise InputError("A message may hold texts and files only.")
+            async def fetched(item: dict[str, Any]) -> dict[str, Any]:
                 if not may_fetch:
                     raise InputError("Files cannot be named by URL here.")
-                return {**item, "path": str(await download(item["path"], Path(get_upload_folder()), allowed))}
+                inside = await async_traverse({**item, "path": None}, fetched, _is_public)
+                return {**inside, "path": str(await download(item["path"], Path(get_upload_folder()), allowed))}
 
-            return list(await async_traverse(inputs, admitted, _is_looked_at))
+            return list(await async_traverse(inputs, fetched, _is_public))
 
     def _unheard_seconds(self, answer: AsyncIterator[Any], session_hash: str | None) -> float:
         """How long nobody has taken any item of an answer. Each adds to those that wait: where they have not become more, somebody listens."""
@@ -84,6 +85,13 @@ def _note(request: gr.Request | None, status: int) -> None:
         setattr(request.request.state, REFUSED_WITH, status)
 
 
-def _is_looked_at(item: object) -> bool:
-    """A component, or a file by the address where it can be had."""
-    return isinstance(item, dict) and ("constructor_args" in item or is_http_url_like(item.get("path")))
+def _holds_component(value: object) -> bool:
+    """Anywhere in what somebody sent."""
+    if isinstance(value, dict):
+        return "constructor_args" in value or any(map(_holds_component, value.values()))
+    return isinstance(value, list | tuple) and any(map(_holds_component, value))
+
+
+def _is_public(item: object) -> bool:
+    """A file by the address where it can be had."""
+    return isinstance(item, dict) and is_http_url_like(item.get("path"))

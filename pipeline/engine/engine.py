@@ -141,7 +141,9 @@ class Engine:
         if step.chunks:
             self._sample(step, self._run(step))
         for group in step.exhausted:
-            self._tell(self._jobs[group], *self._jobs[group].give_up())
+            further, reason = self._jobs[group].give_up()
+            self._generated_tokens += len(further)
+            self._tell(self._jobs[group], further, reason)
         self._steps += 1
 
     def _drop_cancelled(self) -> None:
@@ -163,18 +165,20 @@ class Engine:
         for job in self._waiting_for_pictures():
             job.receive({piece.digest: embeds for piece in job.slices_missing if (embeds := self._vision.cached(piece)) is not None})
         waiting = self._waiting_for_pictures()
+        started = self._clock()
+        for job in waiting:
+            job.waits_since = job.waits_since or started
         decoding = any(group.ready and group.decoding for group in self._scheduler.running)
-        if not waiting or (decoding and self._clock() < self._encode_again_at):
+        if not waiting or (decoding and started < self._encode_again_at):
             return
         job = min(waiting, key=lambda job: job.last_encoded)
-        started = self._clock()
         first, *others = job.slices_missing
         batch = [first, *(piece for piece in others if piece.tgt_size == first.tgt_size)][: 1 if decoding else self._vision.batch_size]
         job.ticket.publish(Progress("vision", job.encoded_slices, job.encoded_slices + 1 + len(others)))
         job.receive(dict(zip((piece.digest for piece in batch), self._vision.encode_batch(batch), strict=True)))
         job.encoded_slices += len(batch)
         ended = self._clock()
-        job.vision_s += ended - started
+        job.vision_s = ended - (job.waits_since or started)
         self._encode_again_at = ended + (ended - started)
         job.last_encoded = self._steps
 

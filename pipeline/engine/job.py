@@ -32,7 +32,8 @@ class Job:
         self.begun = False
         self.last_encoded = 0
         self.cached_tokens = self.encoded_slices = 0
-        self.vision_s = 0.0
+        self.waits_since: float | None = None  # for its pictures
+        self.vision_s = 0.0  # from then on to the last of them
         self.first_token_at: float | None = None
         self._ends = [end for _, end in self.prompt.image_bound]
 

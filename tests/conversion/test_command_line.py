@@ -73,7 +73,7 @@ def test_calibration_pictures_come_from_a_folder_or_are_drawn(golden, tmp_path):
     for number in range(2 * COUNT + 1):
         PIL.Image.new("RGB", (number + 1, 1)).save(tmp_path / "many" / f"{number:03}.png")
     some = [picture.width for picture in convert._pictures(tmp_path / "many")]
-    assert some == list(range(1, 2 * COUNT + 2, 3))
+    assert some == list(range(1, 2 * COUNT + 1, 2))
     drawn = convert._pictures(None)
     assert len(drawn) >= 50
     assert {picture.mode for picture in (*named, *drawn)} == {"RGB"}

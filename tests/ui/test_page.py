@@ -84,6 +84,10 @@ def test_no_function_of_the_page_lets_gradio_fetch_what_somebody_names(address: 
     [
         ({"detail": "my secret"}, " is not in the list of choices: "),
         ({"shots": [{"role": "user", "content": [{"my secret": 1}]}]}, "This request cannot be understood."),
+        (  # within what would be fetched, where a walk that ends there does not come
+            {"shots": [{"role": "user", "path": "http://my.secret/", "content": [{"component": "image", "value": 1, "constructor_args": {}}]}]},
+            "A message may hold texts and files only.",
+        ),
         (
             {"shots": [{"role": "user", "content": [{"component": "video", "value": "my secret", "constructor_args": {}, "props": {}}]}]},
             "A message may hold texts and files only.",

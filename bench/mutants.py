@@ -1,6 +1,7 @@
 """What `mutmut run` left behind -> how many changes of each file the tests noticed, as a line of JSON and in bench/results/mutants.json."""
 
 import json
+import sys
 import tomllib
 from pathlib import Path
 
@@ -28,6 +29,8 @@ def scores() -> dict[str, dict[str, int]]:
 
 
 if __name__ == "__main__":
-    line = json.dumps(scores())
+    found = scores()
+    line = json.dumps(found)
     RESULTS.write_text(line + "\n")
     print(line)
+    sys.exit(int(sum(score["noticed"] for score in found.values()) < 0.9 * sum(score["changes"] for score in found.values())))

@@ -23,6 +23,7 @@ PROMISES = {
     "R4 under eviction": "Also in a pool so small that blocks are always evicted.",
     "R5": "Another picture under the same words, or one with a single pixel changed, is never taken for the first.",
     "isolation": "Of many conversations at once about almost the same picture, every answer is about one's own, and nothing is left behind.",
+    "R6": "Whatever arrives, ends, forks or gives way, the books of blocks are right and every token is computed from what came before it.",
     "R7": "Order and company change no answer.",
     "prompt lookup": "Guessing ahead changes no answer.",
     "R8": "A long prompt takes its share of a step; short ones do not wait for the whole of it.",
@@ -77,9 +78,11 @@ def _table() -> str:
     for entry in entries:
         for name, figures in entry["line"].items():
             found.setdefault(name, []).append((entry["test"], figures))
+    if lacking := [name for name in PROMISES if not found[name]]:
+        raise SystemExit(f"No test has measured {', '.join(lacking)}.")
     rows = ["| | promise | measured | held by |", "|---|---|---|---|"]
     for name, measured in found.items():
-        if name in PROMISES and measured:
+        if name in PROMISES:
             figures = "; ".join(dict.fromkeys(_words(figures) for _, figures in measured))
             tests = "; ".join(dict.fromkeys(f"`{test.partition('[')[0].rpartition('/')[2]}`" for test, _ in measured))
             rows.append(f"| {name if name.startswith('R') else ''} | {PROMISES[name]} | {figures} | {tests} |")

@@ -135,7 +135,8 @@ def main() -> int:
     print(json.dumps({"R18": found}))
     (rise, _, within), growth = found.get("rss_slope_mib_per_h", (0, "", 0)), found.get("rss_growth_mib_per_1000", 0)
     leaks = rise > within and growth > MOST_GROWTH_MIB_PER_1000
-    bad = found["errors"] + len(found["visitors_who_still_wait"]) + found["kv_blocks_held_after"] + found["exit_status"]
+    gathers = any(last > first + 5 for first, last in (found["threads"], found["fds"]))
+    bad = gathers + found["errors"] + len(found["visitors_who_still_wait"]) + found["kv_blocks_held_after"] + found["exit_status"]
     return int(bool(bad or leaks or found["rss_mib"][1] > CEILING_MIB))
 
 

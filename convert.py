@@ -127,7 +127,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--group-size", metavar="N", type=int, help="int4: weights that share a scale (default: 64)")
     parser.add_argument("--ratio", metavar="R", type=float, help="int4: share of the language model in 4 bits, the rest in 8 (default: 1.0)")
     parser.add_argument("--asymmetric", action="store_true", help="int4: scales with zero points")
-    vision_formats = "image encoder: weights in 8 bits (default for int4), activations too, or 16 bits (default: as the rest)"
+    vision_formats = "image encoder: int8 weights, activations too (int8-ptq), or fp16 (default: int8 beside int4, else as --weight-format)"
     parser.add_argument("--vision-format", choices=("int8", "int8-ptq", "fp16"), help=vision_formats)
     parser.add_argument(
         "--calibration", metavar="DIR", type=Path, help="int8-ptq: pictures like those it will be shown, 60 at most (default: drawn ones)"

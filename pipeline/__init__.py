@@ -1,4 +1,9 @@
-"""MiniCPM-V 2.6 on OpenVINO: a conversation with pictures and videos -> a streamed answer."""
+"""MiniCPM-V 2.6 on OpenVINO: a conversation with pictures and videos -> a streamed answer.
+
+with Assistant(Path("model")) as assistant:
+    question = Message.user("Compare", Image("a.png"), "with", Image("b.png"))
+    print(asyncio.run(assistant.answer([question])).text)
+"""
 # ruff: noqa: E402
 
 import sys

@@ -39,9 +39,13 @@ def words(seed: int, tokens: int) -> str:
 
 
 def together(streams: Sequence[Sequence[float]]) -> Result:
-    """Tokens a second of all, from the first token of the last to start to the last token of the first to end: while everybody decodes."""
+    """Tokens a second of all, from the first token of the last to start to the last token of the first to end: while everybody decodes.
+
+    Tokens of one step may be told one after the other; those of the first step are not counted, those of the last one all are.
+    """
     begin, end = max(times[0] for times in streams), min(times[-1] for times in streams)
-    return {"tokens_per_s": sum(begin < time <= end for times in streams for time in times) / (end - begin)}
+    within_a_step = 0.2 * float(np.median(np.diff(streams[0])))
+    return {"tokens_per_s": sum(begin + within_a_step < time <= end + within_a_step for times in streams for time in times) / (end - begin)}
 
 
 class Reading:
@@ -52,8 +56,8 @@ class Reading:
         self.outcome: Finished | Failed | None = None
         self._awaited, self._reached = tokens, threading.Event()
         generation = GenerationConfig.greedy(max_new_tokens=tokens, min_new_tokens=tokens)
-        request, *_ = assistant._prepare(messages, generation, None, None, threading.Event())
         self.begun = time.perf_counter()
+        request, *_ = assistant._prepare(messages, generation, None, None, threading.Event())
         self.ticket = assistant._engine.submit(request, self._publish)
 
     def until(self, tokens: int) -> "Reading":
@@ -171,16 +175,31 @@ class Genai:
         return None
 
     def _times(self, history: openvino_genai.ChatHistory, tokens: int, images: Sequence[Tensor] = ()) -> tuple[list[float], Any]:
-        """Seconds from the call to each piece of the answer, and the answer."""
-        times: list[float] = []
-        begun = time.perf_counter()
+        """Seconds from the call to each token of the answer, and the answer."""
+        noting = Noting()
+        result = self._pipeline.generate(history, images=list(images), generation_config=greedy(tokens), streamer=noting)
+        return noting.times, result
 
-        def note(_: str) -> None:
-            times.append(time.perf_counter() - begun)
 
-        config = openvino_genai.GenerationConfig(max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False, ignore_eos=True)
-        result = self._pipeline.generate(history, images=list(images), generation_config=config, streamer=note)
-        return times, result
+class Noting(openvino_genai.StreamerBase):
+    """Seconds until each token; a plain function would be told of text, which holds the latest tokens back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.times: list[float] = []
+        self._begun = time.perf_counter()
+
+    def write(self, token: int | Sequence[int]) -> openvino_genai.StreamingStatus:
+        self.times += [time.perf_counter() - self._begun] * (1 if isinstance(token, int) else len(token))
+        return openvino_genai.StreamingStatus.RUNNING
+
+    def end(self) -> None:
+        pass
+
+
+def greedy(tokens: int) -> openvino_genai.GenerationConfig:
+    """Exactly so many, the likeliest each time."""
+    return openvino_genai.GenerationConfig(max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False, ignore_eos=True)
 
 
 def _history(question: str) -> openvino_genai.ChatHistory:
@@ -207,25 +226,49 @@ class GenaiBatching:
     def crowd(self, seed: int, users: int, tokens: int) -> Result:
         return together(self._run([(words(seed + user, 24), []) for user in range(users)], tokens))
 
-    def arrival(self, **_: int) -> Result:
-        return None
+    def arrival(self, seed: int, prompt_tokens: int) -> Result:
+        [[alone]] = self._run([(words(seed, prompt_tokens), [])], 1)
+        handles = [self._add(words(seed + 1 + user, 24), [], 4096) for user in range(READERS)]
+        times: list[list[float]] = [[] for _ in handles]
+        while not all(times):
+            self._step(handles, times)
+        quiet_from = max(own[0] for own in times)
+        for _ in range(QUIET_TOKENS):
+            self._step(handles, times)
+        begun = time.perf_counter()
+        handles.append(self._add(words(seed + 9, prompt_tokens), [], 1))
+        times.append([])
+        while not times[-1]:
+            self._step(handles, times)
+        for handle in handles:
+            handle.cancel()
+        while self._pipeline.has_non_finished_requests():
+            self._pipeline.step()
+        *readers, [came] = times
+        quiet = [gap for own in readers for gap in gaps(own, quiet_from, begun)]
+        during = [gap for own in readers for gap in gaps(own, begun, came)]
+        return {"quiet_s": quiet, "during_s": during, "alone_s": alone, "beside_s": came - begun}
 
     def _run(self, asked: Sequence[tuple[str, list[Tensor]]], tokens: int) -> list[list[float]]:
         """Seconds from the first request on to each token of each answer."""
         begun = time.perf_counter()
-        config = openvino_genai.GenerationConfig(max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False, ignore_eos=True)
-        handles = []
-        for prompt, images in asked:
-            self._number += 1
-            handles.append(self._pipeline.add_request(self._number, prompt, images, config))
+        handles = [self._add(prompt, images, tokens) for prompt, images in asked]
         times: list[list[float]] = [[] for _ in handles]
         while self._pipeline.has_non_finished_requests():
-            self._pipeline.step()
-            now = time.perf_counter() - begun
-            for own, handle in zip(times, handles, strict=True):
-                while handle.can_read():
-                    own.extend([now] * sum(len(output.generated_ids) for output in handle.read().values()))
-        return times
+            self._step(handles, times)
+        return [[moment - begun for moment in own] for own in times]
+
+    def _add(self, prompt: str, images: list[Tensor], tokens: int) -> Any:
+        self._number += 1
+        return self._pipeline.add_request(self._number, prompt, images, greedy(tokens))
+
+    def _step(self, handles: Sequence[Any], times: Sequence[list[float]]) -> None:
+        """One step, and when each answer's tokens came."""
+        self._pipeline.step()
+        now = time.perf_counter()
+        for own, handle in zip(times, handles, strict=True):
+            while handle.can_read():
+                own.extend([now] * sum(len(output.generated_ids) for output in handle.read().values()))
 
 
 CONTENDERS: dict[str, Callable[[Path], Any]] = {

@@ -38,8 +38,9 @@ def _summary(startup: dict[str, Any], accuracy: dict[str, Any]) -> str:
         "",
         f"Of {accuracy['questions']} questions about drawn scenes that its training never saw, the bundled INT4 model answers "
         f"**{accuracy['overall']:.1%}** exactly right ({kinds}); with the pictures blanked {controls['blanked']:.1%}, with them swapped "
-        f"{controls['swapped']:.1%}, where guessing gets {controls['chance']:.1%}. The same questions over every format of the same weights, and how "
-        "often each says what the checkpoint itself says in float32:",
+        f"{controls['swapped']:.1%}, where guessing gets {controls['chance']:.1%}. The same questions over every format of the same weights, and of "
+        f"{accuracy['formats']['fp32']['compared']} of them how often each says what the checkpoint itself says in float32, and how far the "
+        "probabilities of the first token are from its:",
         "",
         *formats_table(accuracy["formats"]),
     ]
@@ -62,7 +63,8 @@ def _compared(speed: dict[str, Any]) -> str:
         return f"{ours[name]:.3g} ({of([other[name] for other in others if name in other]):.3g})"
 
     return (
-        "Speed at the real size, in brackets the better of `openvino_genai`'s two pipelines: seconds to read a long prompt "
+        f"Speed in the real model's geometry, {speed['layers']} of its 28 layers, in brackets the better of `openvino_genai`'s two pipelines (one of "
+        "them for the follow-up): seconds to read a long prompt "
         f"{best('prefill_s_1', min)} for one user and {best('prefill_s_4', min)} for four, tokens a second {best('tokens_per_s_1', max)} "
         f"for one user and {best('tokens_per_s_4', max)} for four, seconds to the first word about a picture {best('first_s', min)} and of a "
         f"follow-up {best('follow_up_s', min)} ({_conditions(speed)}; [all figures](docs/speed.md))."

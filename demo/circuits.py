@@ -38,6 +38,7 @@ ANSWERING = {
     "listed": _ANY,
     "counted": _ANY,
 }
+ANSWERING_LAYERS = sorted({layer for heads in ANSWERING.values() for layer, _ in heads})
 # Weight of rows where nothing was, or nothing happened; that one aspect alone changed is so rare that it would be lost among them.
 NONE = {"was shape": 0.1, "was colour": 0.1, "event": 0.1, "things": 1.0, "aspect": 0.005}
 _FIRST = 2 * LABELS  # the directions before are those of what patches show and of words
@@ -249,12 +250,15 @@ def circuit_losses(hidden_states: Sequence[torch.Tensor], attentions: Sequence[t
         rows, places = (goals != IGNORED).nonzero(as_tuple=True)
         if len(rows):
             found[name] = _missed(attentions[layer][rows, head, places, goals[rows, places]]).mean(), len(rows)
+    # Rows of every head at once: gradients of each look on its own would fill a matrix of all looks each time.
+    rows, places = torch.stack([seen.any(2) for seen in wanted.seen.values()]).any(0).nonzero(as_tuple=True)
+    looks = {layer: attentions[layer][rows, :, places].float().unbind(1) for layer in ANSWERING_LAYERS}
     for name, heads in ANSWERING.items():
-        seen = wanted.seen[name]
-        rows, places = seen.any(2).nonzero(as_tuple=True)
-        if len(rows):
-            looks = [attentions[layer][rows, head, places].float() for layer, head in heads]
-            found[name] = _overlooked(torch.stack(looks), seen[rows, places]).mean(), len(rows)
+        seen = wanted.seen[name][rows, places]
+        chosen = seen.any(1)
+        if chosen.any():
+            own = torch.stack([looks[layer][head][chosen] for layer, head in heads])
+            found[name] = _overlooked(own, seen[chosen]).mean(), int(chosen.sum())
     return found
 
 

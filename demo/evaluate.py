@@ -3,6 +3,9 @@
 python demo/evaluate.py MODEL_FOLDER [--questions N] [--seed S]
 python demo/evaluate.py MODEL_FOLDER --source CHECKPOINT          every format of it, each against the checkpoint itself
 python demo/evaluate.py MODEL_FOLDER --pictures FOLDER            pictures and questions of one's own, for a real model
+
+`questions.json` in that folder is a list of {"question", "answer", and "images" (file names) or "video", and maybe "skill"}; an answer counts if it
+is the one that is stored, to the letter.
 """
 
 import argparse
@@ -79,7 +82,8 @@ def compare(source: Path, questions: Sequence[Question], compared: int) -> dict[
     from demo.reference import Reference, agreement, first_logits
 
     reference = Reference(source)
-    some = list(questions)[:: max(len(questions) // compared, 1)]
+    count = min(compared, len(questions))
+    some = [questions[index * len(questions) // count] for index in range(count)]
     expected = [reference.answer(question, MAX_NEW_TOKENS) for question in some]
     report = {}
     with tempfile.TemporaryDirectory() as scratch:
@@ -95,6 +99,7 @@ def compare(source: Path, questions: Sequence[Question], compared: int) -> dict[
             report[name] = {
                 **accuracies,
                 **{key: round(value, 5) for key, value in dataclasses.asdict(near).items()},
+                "compared": count,
                 "megabytes": round(size / 1e6, 1),
             }
     return report
@@ -139,6 +144,7 @@ def table(report: dict[str, Any]) -> str:
 
 
 def formats_table(formats: dict[str, dict[str, Any]]) -> list[str]:
+    """The last three columns are of `compared` of the questions, and the divergence is that of the first token."""
     lines = ["| weights | MB | right | same first token | same answer | KL, nats |", "|---|---|---|---|---|---|"]
     for name, row in formats.items():
         lines.append(

@@ -118,12 +118,16 @@ def swapped(questions: Sequence[Question], seed: int) -> list[Question]:
 
 
 def chance(questions: Sequence[Question]) -> float:
-    """Share of right answers of somebody who sees nothing and always says what is most often right to that kind of question."""
-    kinds: dict[tuple[str, Code | None, int], Counter[str]] = defaultdict(Counter)
+    """Share of right answers of somebody who sees nothing, and always says what is most often right to that kind of question in the other half of
+    them. That there is no drawn scene at all, and so nothing to be said, only a picture tells.
+    """
+    kinds: dict[tuple[str, Code | None, bool], list[str]] = defaultdict(list)
     for question in questions:
         yes_or_no = question.answer in ("Yes.", "No.", "是的。", "不是。", "有。", "没有。")
-        kinds[question.skill, question.language, yes_or_no][question.answer] += 1
-    return sum(max(answers.values()) for answers in kinds.values()) / len(questions)
+        if question.skill != "refuse":
+            kinds[question.skill, question.language, yes_or_no].append(question.answer)
+    halves = [half for answers in kinds.values() for half in ((answers[::2], answers[1::2]), (answers[1::2], answers[::2])) if half[0]]
+    return sum(answers.count(Counter(others).most_common(1)[0][0]) for others, answers in halves) / len(questions)
 
 
 def image_file(image: PIL.Image.Image) -> Image:

@@ -1,10 +1,11 @@
-"""Nothing but the generator -> a checkpoint of the demo model in the official format: a few million weights, trained on a CPU in nine hours.
+"""Nothing but the generator -> a checkpoint of the demo model in the official format: a few million weights, trained on a CPU in four hours.
 
-    python -m demo.train --output DIR --minutes 540
+    python -m demo.train --output DIR
 
 First the image encoder and the resampler learn to see, from labels of what each patch shows; then the language model learns to talk about what is
-seen; then all learn together, and at last each of both alone again while its rates fall to nothing. The checkpoint is saved every few minutes and is
-its own state, beside the log, in the folder `training` within it: a training that was interrupted goes on from there, warming up anew.
+seen, and they learn no more: words teach them nothing that labels do not, and what is read must not change under the reading. The checkpoint is saved
+every few minutes and is its own state, beside the log, in the folder `training` within it: one that was interrupted goes on from there, warming up
+anew.
 """
 
 import argparse
@@ -45,31 +46,28 @@ PEAK = {  # the language model learns nothing more from larger ones
     "talk": {"matrices": 0.005, "others": 7e-4},
 }
 WARM_UP_STEPS = 40
-SIGHT_BESIDE_WORDS = 0.1  # of its rates: what is read of the pictures must not change faster than the reading learns
-WEIGHTS = {"sight": 0.5, "words": 1.0, "sight beside words": 0.1, "circuits": 0.2}  # of losses
+WEIGHTS = {"sight": 0.5, "words": 1.0, "circuits": 0.2}  # of losses
 HALF = torch.cpu._is_avx512_bf16_supported()  # matrices are multiplied in bfloat16 where that is faster, which is most of the time
-FOUR_BITS_FROM = 0.906  # share of the time after which every other step computes with the language model's weights as INT4 will have them
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="the checkpoint's folder")
-    parser.add_argument("--minutes", type=float, default=540, help="of training in all, whatever they are spread over")
     parser.add_argument("--slice", type=float, default=math.inf, help="minutes to train now")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the process that draws is ended too
     options.output.mkdir(parents=True, exist_ok=True)
     if not (options.output / "config.json").exists():
         write_small_files(options.output)
-    Trainer(options.output, options.minutes * 60).run(options.slice * 60)
+    Trainer(options.output).run(options.slice * 60)
 
 
 class Trainer:
     """The model, its optimisers and how far it is."""
 
-    def __init__(self, folder: Path, budget_s: float) -> None:
+    def __init__(self, folder: Path) -> None:
         torch.manual_seed(0)
-        self.folder, self.training, self.budget_s = folder, folder / "training", budget_s
+        self.folder, self.training = folder, folder / "training"
         self.training.mkdir(exist_ok=True)
         self.log, self.progress_file, self.heads_file = (self.training / name for name in ("log.jsonl", "progress.json", "heads.safetensors"))
         self.config = ModelConfig.from_folder(folder)
@@ -105,16 +103,13 @@ class Trainer:
             "talk": nn.ModuleList([*llm.model.layers[2:], llm.model.norm, llm.lm_head]),
         }
 
-    @property
-    def progress(self) -> float:
-        """Share of the whole time, 0 to 1."""
-        return min(1.0, self.elapsed / self.budget_s)
-
     def run(self, slice_s: float) -> None:
-        """Train until the budget or this slice of it is used up, saving the state every few minutes."""
+        """Train to the end or until this slice of time is used up, saving the state every few minutes."""
         begun, begun_at, saved = time.monotonic(), self.elapsed, time.monotonic()
         running: dict[str, float] = {}
-        for batch in batches(self.folder, self.step, lambda: stage_at(self.progress)):
+        for batch in batches(self.folder, self.step):
+            if not stage_at(self.step)[1]:
+                running = {}
             for name, value in self.learn(batch).items():
                 running[name] = 0.98 * running.get(name, value) + 0.02 * value
             self.elapsed = begun_at + time.monotonic() - begun
@@ -123,7 +118,7 @@ class Trainer:
             if time.monotonic() - saved > 180:
                 self.save()
                 saved = time.monotonic()
-            if self.elapsed >= self.budget_s or self.elapsed - begun_at >= slice_s:
+            if self.elapsed - begun_at >= slice_s:
                 break
         self.save()
         if self.log.exists():
@@ -131,22 +126,21 @@ class Trainer:
 
     def learn(self, batch: Batch) -> dict[str, float]:
         """One step of the stage it is in; the loss of the words and of each of the auxiliary heads."""
-        learning = STAGES[stage_at(self.progress)].sides
+        stage, rate = STAGES[stage_at(self.step)[0]], rate_at(self.step)
+        learning = stage.sides
         for side, modules in self.sides.items():
             modules.requires_grad_(side in learning)
             self.steps[side] += side in learning
         # A side that has begun anew beside another warms up anew with it.
         warm = {side: min(1.0, self.steps[side] / WARM_UP_STEPS) for side in self.sides}
-        rate = rate_at(self.progress)
-        share = {"sight": SIGHT_BESIDE_WORDS if batch.words else 1.0, "names": 1.0, "talk": 1.0}
         for name, optimiser in self.optimisers.items():
             for group in optimiser.param_groups:
                 side = group["side"]
-                group["lr"] = PEAK[side][name] * share[side] * rate * warm[side]
-        four_bits = self.progress >= FOUR_BITS_FROM and self.step % 2 == 0
+                group["lr"] = PEAK[side][name] * rate * warm[side]
+        four_bits = stage.four_bits and self.step % 2 == 0
         with InFourBits(self.model.llm if four_bits else None):
             with torch.autocast("cpu", torch.bfloat16, enabled=HALF):
-                losses = self._losses(batch, sight_learns="sight" in learning)
+                losses = self._losses(batch)
             total = sum((WEIGHTS[side] * loss for side, own in losses.items() for loss in own.values()), torch.zeros(()))
             total.backward()
         for side in learning:
@@ -158,15 +152,14 @@ class Trainer:
         self.step += 1
         return {name: float(value.detach()) for own in losses.values() for name, value in own.items()}
 
-    def _losses(self, batch: Batch, *, sight_learns: bool) -> dict[str, dict[str, torch.Tensor]]:
+    def _losses(self, batch: Batch) -> dict[str, dict[str, torch.Tensor]]:
         """Of WEIGHTS, each by name."""
         pictures = batch.pictures
-        with torch.set_grad_enabled(sight_learns):
+        with torch.set_grad_enabled(not batch.words):
             features = self.model.vpm(pictures.pixel_values, pictures.patch_mask, pictures.position_ids)
             embeds = self.model.resampler(features, pictures.pos_embed, 1 - pictures.patch_mask[:, 0]).float()
-            sight = self.heads(features, embeds, pictures.pos_embed, pictures.labels) if sight_learns else {}
         if not batch.words:
-            return {"sight": sight}
+            return {"sight": self.heads(features, embeds, pictures.pos_embed, pictures.labels)}
         llm, hidden, targets = self.model.llm.model, [], []
         circuits: dict[str, list[tuple[torch.Tensor, int]]] = defaultdict(list)
         for words in batch.words:
@@ -179,7 +172,7 @@ class Trainer:
             hidden.append(states.last_hidden_state[:, :-1][wanted])
             targets.append(words.targets[:, 1:][wanted])
         said = functional.cross_entropy(self.model.llm.lm_head(torch.cat(hidden)).float(), torch.cat(targets))
-        return {"words": {"words": said}, "sight beside words": sight, "circuits": {name: _mean(losses) for name, losses in circuits.items()}}
+        return {"words": {"words": said}, "circuits": {name: _mean(losses) for name, losses in circuits.items()}}
 
     def save(self) -> None:
         """The checkpoint in bfloat16, the heads, and how far it is; each file is replaced whole."""
@@ -194,9 +187,12 @@ class Trainer:
         self.heads.load_state_dict(load_file(self.heads_file))
         progress = json.loads(self.progress_file.read_text())
         self.step, self.elapsed = progress["step"], 60 * progress["minutes"]
+        if self.log.exists():  # what was learned after the last save will be learned again
+            lines = self.log.read_text().splitlines(keepends=True)
+            replace(self.log, "".join(line for line in lines if json.loads(line)["step"] <= self.step).encode())
 
     def _report(self, losses: dict[str, float]) -> None:
-        line = {"step": self.step, "minutes": round(self.elapsed / 60, 2), "stage": stage_at(self.progress)}
+        line = {"step": self.step, "minutes": round(self.elapsed / 60, 2), "stage": stage_at(self.step - 1)[0]}
         line |= {name: round(value, 4) for name, value in losses.items()}
         print(json.dumps(line), flush=True)
         with self.log.open("a") as log:

@@ -71,12 +71,15 @@ def test_swapped_questions_show_the_pictures_of_others(questions: list[Question]
         assert [message.content[-1] for message in other.messages] == [message.content[-1] for message in question.messages]
 
 
-def test_chance_is_the_share_of_the_most_common_answer_to_each_kind() -> None:
+def test_chance_is_the_share_of_the_answer_that_is_most_common_in_the_other_half() -> None:
     def question(skill: str, answer: str) -> Question:
         return Question(skill, "en", (Message.user("?"),), answer)
 
-    assert chance([question("exist", "Yes."), question("exist", "No."), question("exist", "No."), question("colour", "Red.")]) == 0.75
-    assert chance([question("relation", "Yes."), question("relation", "The red star.")]) == 1.0  # two kinds of question
+    exist = [question("exist", answer) for answer in ("Yes.", "No.", "Yes.", "No.", "Yes.", "No.")]
+    assert chance(exist) == 0.0  # each half says the contrary of the other
+    assert chance([*exist[:2], *exist[:2][::-1], question("colour", "Red."), question("colour", "Red.")]) == pytest.approx(4 / 6)
+    assert chance([question("relation", answer) for answer in ("Yes.", "The red star.") * 2]) == 1.0  # two kinds of question
+    assert chance([question("refuse", "I only know drawn scenes.")] * 4) == 0.0
 
 
 def test_questions_of_ones_own_come_from_a_folder(tmp_path: Path) -> None:

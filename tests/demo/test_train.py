@@ -2,7 +2,8 @@
 
 import json
 import shutil
-from itertools import pairwise
+from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from conversion.checkpoint import Checkpoint
 from conversion.model import MiniCPMV
 from demo.batches import GROUP, Batch, collate, example, look
-from demo.curriculum import STAGES, rate_at
+from demo.curriculum import STAGES, STEPS, batches, rate_at, stage_at
 from demo.curve import draw_curve
 from demo.episodes import SKILLS, episode
 from demo.four_bits import GROUP_SIZE, InFourBits, in_four_bits
@@ -25,8 +26,10 @@ from pipeline.config import ModelConfig
 from pipeline.processor import Processor
 from pipeline.tokenizer import Tokenizer
 
-#: Share of the time.
-ALL_LEARN_FROM = next(before.until for before, stage in pairwise(STAGES) if len(stage.sides) == 3)
+BEGINS = list(accumulate((stage.steps for stage in STAGES), initial=0))
+TALK_LEARNS_FROM, NAMES_LEARN_FROM = (
+    next(begun for begun, stage in zip(BEGINS, STAGES, strict=False) if side in stage.sides) for side in ("talk", "names")
+)
 
 
 @pytest.fixture(scope="module")
@@ -100,46 +103,71 @@ def small_batch(processor: Processor) -> Batch:
     return collate([example(episode(seed, "train", "colour"), processor) for seed in range(4)], processor.config)
 
 
-def test_training_learns_and_goes_on_from_its_checkpoint(fresh: Path) -> None:
-    trainer = Trainer(fresh, budget_s=3600)
-    trainer.elapsed = 3600 * ALL_LEARN_FROM + 60
+def test_training_learns_to_see_and_to_talk_and_goes_on_from_its_checkpoint(fresh: Path) -> None:
+    trainer = Trainer(fresh)
     batch = small_batch(Processor(fresh))
+    sights = [trainer.learn(Batch(batch.pictures)) for _ in range(WARM_UP_STEPS)]
+    assert all(sights[-1][name] < sights[0][name] for name in LABEL_COUNTS)
+    trainer.step = NAMES_LEARN_FROM
     losses = [trainer.learn(batch) for _ in range(WARM_UP_STEPS)]
     assert losses[-1]["words"] < 0.5 * losses[0]["words"]
-    assert all(losses[-1][name] < losses[0][name] for name in LABEL_COUNTS)
+    trainer.elapsed = 100.0
     trainer.save()
-    again = Trainer(fresh, budget_s=3600)
-    assert (again.step, again.elapsed) == (WARM_UP_STEPS, pytest.approx(trainer.elapsed))
+    again = Trainer(fresh)
+    assert (again.step, again.elapsed) == (NAMES_LEARN_FROM + WARM_UP_STEPS, pytest.approx(trainer.elapsed, abs=1))
     following = [one.learn(batch) for one in (again, trainer)]
     assert following[0]["words"] == pytest.approx(following[1]["words"], rel=0.05)  # weights are kept in bfloat16
     assert again.learn(batch)["words"] < following[0]["words"]
 
 
-def test_seeing_is_learned_first_and_left_alone_while_talking_begins_and_so_is_what_finds_names(fresh: Path) -> None:
-    trainer, processor = Trainer(fresh, budget_s=3600), Processor(fresh)
+def test_what_was_logged_of_steps_that_were_not_saved_is_logged_anew(fresh: Path) -> None:
+    trainer = Trainer(fresh)
+    trainer.step = 30
+    trainer.save()
+    trainer.log.write_text("".join(json.dumps({"step": step}) + "\n" for step in (25, 50)))
+    assert json.loads(Trainer(fresh).log.read_text()) == {"step": 25}
+
+
+def test_seeing_is_learned_first_and_left_alone_afterwards_and_what_finds_names_while_talking_begins(fresh: Path) -> None:
+    trainer, processor = Trainer(fresh), Processor(fresh)
     batch = small_batch(processor)
 
-    def changed(elapsed: float, batch: Batch) -> set[str]:
+    def changed(step: int, batch: Batch) -> set[str]:
         before = {name: weight.clone() for name, weight in trainer.model.state_dict().items()}
-        trainer.elapsed = elapsed
+        trainer.step = step
         trainer.learn(batch)
         names = [name.split(".") for name, weight in trainer.model.state_dict().items() if not torch.equal(weight, before[name])]
         return {".".join(name[:4] if name[0] == "llm" else name[:1]) for name in names}
 
     layers = [f"llm.model.layers.{index}" for index in range(4)]
-    assert changed(0.0, Batch(batch.pictures)) == {"vpm", "resampler"}
+    assert changed(0, Batch(batch.pictures)) == {"vpm", "resampler"}
     talking = {*layers[2:], "llm.model.norm.weight", "llm.lm_head.weight"}
-    assert changed(3600 * STAGES[0].until + 1, batch) == talking
-    everything = {"vpm", "resampler", *layers[:2], "llm.model.embed_tokens.weight"} | talking
-    assert changed(3600 * ALL_LEARN_FROM + 1, batch) == everything
+    assert changed(TALK_LEARNS_FROM, batch) == talking
+    assert changed(NAMES_LEARN_FROM, batch) == {*layers[:2], "llm.model.embed_tokens.weight"} | talking
 
 
-def test_rates_fall_evenly_from_the_beginning_of_a_stage_to_its_end() -> None:
-    for before, stage in pairwise(STAGES):
-        begun, shares = before.until, (0.0, 0.5, 0.999)
-        reached = [rate_at(begun + share * (stage.until - begun)) for share in shares]
-        assert reached == pytest.approx([stage.rates[0] + share * (stage.rates[1] - stage.rates[0]) for share in shares])
-    assert rate_at(1.0) == pytest.approx(STAGES[-1].rates[1])
+def test_a_stage_has_as_many_steps_as_it_says_and_rates_fall_evenly_in_it() -> None:
+    for index, (begun, stage) in enumerate(zip(BEGINS, STAGES, strict=False)):
+        steps = range(begun, begun + stage.steps)
+        assert {stage_at(step)[0] for step in steps} == {index}
+        first, last = stage.rates
+        assert [rate_at(step) for step in steps] == pytest.approx([first + (last - first) * over / stage.steps for over in range(stage.steps)])
+    with pytest.raises(ValueError, match="the training ends"):
+        stage_at(STEPS)
+
+
+def test_a_training_that_goes_on_is_given_the_batches_that_one_at_a_stroke_would_be_and_ends_with_the_last(
+    fresh: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = [replace(stage, steps=2) for stage in (STAGES[0], STAGES[-1])]
+    monkeypatch.setattr("demo.curriculum.STAGES", few)
+    monkeypatch.setattr("demo.curriculum.STEPS", 4)
+    whole = list(batches(fresh, 0))
+    assert [len(batch.words) > 0 for batch in whole] == [False, False, True, True]
+    for one, other in zip(whole[1:], batches(fresh, 1), strict=True):
+        torch.testing.assert_close(one.pictures.pixel_values, other.pictures.pixel_values, rtol=0, atol=0)
+        for words, others in zip(one.words, other.words, strict=True):
+            assert torch.equal(words.input_ids, others.input_ids)
 
 
 def test_in_four_bits_is_what_the_compressor_makes_of_a_matrix() -> None:
@@ -177,7 +205,7 @@ def test_a_sight_of_a_cut_picture_is_its_overview_and_its_slices(processor: Proc
 
 
 def test_the_checkpoint_is_an_official_one_in_bfloat16_within_its_size(fresh: Path) -> None:
-    Trainer(fresh, budget_s=60).save()
+    Trainer(fresh).save()
     config = ModelConfig.from_folder(fresh)
     checkpoint = Checkpoint.open(fresh)
     model = MiniCPMV.skeleton(config)

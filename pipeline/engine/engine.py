@@ -167,7 +167,7 @@ class Engine:
         waiting = self._waiting_for_pictures()
         started = self._clock()
         for job in waiting:
-            job.waits_since = job.waits_since or started
+            job.waits_since = min(job.waits_since, started)
         decoding = any(group.ready and group.decoding for group in self._scheduler.running)
         if not waiting or (decoding and started < self._encode_again_at):
             return
@@ -178,7 +178,7 @@ class Engine:
         job.receive(dict(zip((piece.digest for piece in batch), self._vision.encode_batch(batch), strict=True)))
         job.encoded_slices += len(batch)
         ended = self._clock()
-        job.vision_s = ended - (job.waits_since or started)
+        job.vision_s = ended - job.waits_since
         self._encode_again_at = ended + (ended - started)
         job.last_encoded = self._steps
 

@@ -1,6 +1,7 @@
 """What the engine keeps of one request while it is under way: its tokens and pictures, how its answer is chosen, and its books."""
 
 import bisect
+import math
 from collections.abc import Sequence as AbstractSequence
 
 import numpy as np
@@ -32,7 +33,7 @@ class Job:
         self.begun = False
         self.last_encoded = 0
         self.cached_tokens = self.encoded_slices = 0
-        self.waits_since: float | None = None  # for its pictures
+        self.waits_since = math.inf  # for its pictures
         self.vision_s = 0.0  # from then on to the last of them
         self.first_token_at: float | None = None
         self._ends = [end for _, end in self.prompt.image_bound]

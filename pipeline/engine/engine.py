@@ -261,9 +261,11 @@ class Engine:
     def _start_afresh(self) -> None:
         """With nothing computed, and the model run once in the shapes of serving."""
         self._blocks = BlockManager(self._runner.num_blocks, BLOCK_SIZE)
-        engine, hidden_size = self._engine, self._config.text.hidden_size
+        engine, text = self._engine, self._config.text
         self._scheduler = Scheduler(self._blocks, engine.max_running, engine.prefill_chunk_tokens, engine.mixed_step_tokens)
-        self._runner.warm_up(hidden_size, engine.prefill_chunk_tokens, engine.mixed_step_tokens, engine.max_running)
+        self._runner.warm_up(
+            text.hidden_size, engine.prefill_chunk_tokens, engine.mixed_step_tokens, engine.max_running, text.max_position_embeddings
+        )
 
     def _waiting_for_pictures(self) -> list[Job]:
         return [self._jobs[group] for group in self._scheduler.running if not group.ready]

@@ -97,31 +97,33 @@ class ModelRunner:
         logits = self._request.infer(share_outputs=True)["logits"]
         return np.asarray(logits.reshape(-1, logits.shape[-1]), np.float32)
 
-    def warm_up(self, hidden_size: int, prefill_tokens: int, mixed_tokens: int, sequences: int) -> None:
-        """Compute in the shapes of serving once: every number of sequences that decode together, prompts in steps of so many tokens, and both at
-        once.
+    def warm_up(self, hidden_size: int, prefill_tokens: int, mixed_tokens: int, sequences: int, longest: int) -> None:
+        """Compute in the shapes of serving once: every number of sequences that decode together, prompts in steps of so many tokens, both at once,
+        and a sequence of `longest` tokens.
 
-        The very first call repacks the weights, which takes longer than anything after it, and the first call of each shape prepares that shape.
-        For those beside whom a prompt is read, and comes to its end, as many shapes as a second allows: all of a small model's; a large one computes
-        a hundred times as long as it prepares. What is written lies in blocks that no table points to afterwards.
+        The very first call repacks the weights, which takes longer than anything after it, the first call of each shape prepares that shape, and
+        attention is prepared anew with each block by which a sequence is longer than all before it. For those beside whom a prompt is read, and comes
+        to its end, as many shapes as a second allows: all of a small model's; a large one computes a hundred times as long as it prepares. What is
+        written lies in blocks that no table points to afterwards.
         """
         beside = ([1] * count + [mixed_tokens - count] for count in range(1, min(sequences, mixed_tokens)))
         endings = ([tokens] for tokens in range(2, mixed_tokens))
         for shape in (*([1] * count for count in range(1, sequences + 1)), [prefill_tokens], [mixed_tokens]):
             self._compute_zeros(shape, hidden_size)
+        self._compute_zeros([1], hidden_size, past=min(longest, self.num_blocks * BLOCK_SIZE) - 1)
         until = time.perf_counter() + FURTHER_SHAPES_SECONDS
         for shape in itertools.chain(beside, endings):
             if time.perf_counter() > until:
                 break
             self._compute_zeros(shape, hidden_size)
 
-    def _compute_zeros(self, shape: Sequence[int], hidden_size: int) -> None:
-        """A step of sequences of so many tokens each, after another one, unless there are too few blocks."""
-        blocks, ends = iter(range(self.num_blocks)), [-(-(1 + tokens) // BLOCK_SIZE) for tokens in shape]
+    def _compute_zeros(self, shape: Sequence[int], hidden_size: int, past: int = 1) -> None:
+        """A step of sequences of so many tokens each, after `past` others, unless there are too few blocks."""
+        blocks, ends = iter(range(self.num_blocks)), [-(-(past + tokens) // BLOCK_SIZE) for tokens in shape]
         if sum(ends) <= self.num_blocks:
             self.forward(
                 [
-                    Rows(np.zeros((tokens, hidden_size), np.float32), 1, list(itertools.islice(blocks, end)), 1)
+                    Rows(np.zeros((tokens, hidden_size), np.float32), past, list(itertools.islice(blocks, end)), 1)
                     for tokens, end in zip(shape, ends, strict=True)
                 ]
             )

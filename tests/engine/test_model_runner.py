@@ -1,12 +1,15 @@
 """The language model on paged attention over the fp32 IR: official logits, in whatever blocks, pieces and company."""
 
+import statistics
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from pipeline.config import EngineConfig
+from pipeline.artifacts import BUNDLED
+from pipeline.config import EngineConfig, ModelConfig
 from pipeline.engine.compiled import Compiler
 from pipeline.engine.model_runner import BLOCK_SIZE, ModelRunner, Rows
 from pipeline.errors import ArtifactError, InputError
@@ -71,6 +74,25 @@ def test_what_was_in_the_blocks_before_leaves_no_trace(runner: ModelRunner, data
         cache[:] = 1e3
     one = data["tiny_single0"]
     np.testing.assert_allclose(runner.forward([rows(one, 0, 62, [4, 1])]), one["logits"][:, -1], atol=1e-4)
+
+
+def test_after_warming_up_the_first_long_prompt_takes_no_longer_than_the_next() -> None:
+    """It took five times as long: attention was prepared anew for each block of it."""
+    runner = ModelRunner(Compiler(BUNDLED, EngineConfig(device="CPU")), 2**30, 64)
+    hidden_size = ModelConfig.from_folder(BUNDLED).text.hidden_size
+    runner.warm_up(hidden_size, prefill_tokens=64, mixed_tokens=48, sequences=8, longest=4096)
+    piece = np.zeros((64, hidden_size), np.float32)
+
+    def median_step() -> float:
+        taken = []
+        for start in range(0, 1984, len(piece)):
+            begun = time.perf_counter()
+            runner.forward([Rows(piece, start, range(-(-(start + len(piece)) // BLOCK_SIZE)), wanted=1)])
+            taken.append(time.perf_counter() - begun)
+        return statistics.median(taken)
+
+    first, second = median_step(), median_step()
+    assert first < 2.5 * second
 
 
 def test_the_pool_is_no_larger_than_asked(fp32_folder: Path) -> None:

@@ -101,13 +101,13 @@ class Assistant:
         self._decoder = Decoder() if sys.platform == "linux" else None
         self.processor = Processor(folder, limits, self._decoder)
         config = self.processor.config
+        if self._decoder is not None:
+            self._decoder.warm_up()
         self.pace = Pace()
         self._engine = _started(folder, self.processor, engine, clock)
         self._max_seconds = engine.max_seconds
         self._together = 1 if isinstance(self._engine, StatefulEngine) else engine.max_running
         self._readers = Readers()
-        if self._decoder is not None:
-            self._decoder.warm_up()
         self._clock = clock
         # At least one token of the context is left for the answer.
         self.max_prompt_tokens = min(engine.max_prompt_tokens, config.text.max_position_embeddings - 1)

@@ -124,7 +124,7 @@ class MediaLimits:
     Args:
         max_conversation_pixels: of all its pictures and frames together; 64 frames of the largest video fit.
         max_decode_seconds: for all files of a conversation together.
-        max_picture_seconds: to decode one of them; other people's pictures wait behind it.
+        max_picture_seconds: to decode one of them, or to read the head of any file; other people's pictures wait behind it.
         max_decode_bytes: memory of the process that decodes a file. A pixel takes up to twelve, more in a WEBP, of which the largest are refused.
         max_slice_patches: a picture so long and thin that one slice takes more is refused.
     """
@@ -141,7 +141,7 @@ class MediaLimits:
     max_decode_seconds: float = 120.0
     max_picture_seconds: float = 20.0
     max_decode_bytes: int = 1_500_000_000
-    max_slice_patches: int = 10_000
+    max_slice_patches: int = 2048
     frames_per_second: float = 1.0
     max_frames: int = 64
 

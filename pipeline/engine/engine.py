@@ -12,7 +12,7 @@ from pipeline.engine.compiled import Embedder, Logits
 from pipeline.engine.job import Job
 from pipeline.engine.model_runner import BLOCK_SIZE, ModelRunner, Rows
 from pipeline.engine.prompt_lookup import looked_up
-from pipeline.engine.request import Event, Failed, FinishReason, Progress, Request, Stats, Ticket, Tokens
+from pipeline.engine.request import Event, Failed, Finished, FinishReason, Progress, Request, Stats, Ticket, Tokens
 from pipeline.engine.sampler import next_tokens
 from pipeline.engine.scheduler import Scheduler, Step
 from pipeline.engine.sequence import Group
@@ -119,7 +119,8 @@ class Engine:
                     self._scheduler.add(job.group)
                 if self._closed:
                     for job in self._jobs.values():
-                        if not (self._patient and job.begun):
+                        # Who waits for pictures is minutes away from an answer, and a slice of them would outlast the patience.
+                        if not (self._patient and job.begun and job.group.ready):
                             job.ticket.cancel()
             try:
                 self._step()
@@ -159,8 +160,8 @@ class Engine:
                 job.ticket.publish(Progress("queued", 0, ahead))
 
     def _encode(self) -> None:
-        """A batch of somebody's pictures, those who wait for theirs taking turns. While others decode, whose next tokens wait for it, a single one,
-        and the next after they have had as long.
+        """A batch of somebody's pictures, those who wait for theirs taking turns. While others have something to compute, a single one, and the next
+        after they have had as long.
         """
         for job in self._waiting_for_pictures():
             job.receive({piece.digest: embeds for piece in job.slices_missing if (embeds := self._vision.cached(piece)) is not None})
@@ -168,14 +169,21 @@ class Engine:
         started = self._clock()
         for job in waiting:
             job.waits_since = min(job.waits_since, started)
-        decoding = any(group.ready and group.decoding for group in self._scheduler.running)
-        if not waiting or (decoding and started < self._encode_again_at):
+        others_wait = any(group.ready for group in self._scheduler.running)
+        if not waiting or (others_wait and started < self._encode_again_at):
             return
         job = min(waiting, key=lambda job: job.last_encoded)
         first, *others = job.slices_missing
-        batch = [first, *(piece for piece in others if piece.tgt_size == first.tgt_size)][: 1 if decoding else self._vision.batch_size]
+        batch = [first, *(piece for piece in others if piece.tgt_size == first.tgt_size)][: 1 if others_wait else self._vision.batch_size]
         job.ticket.publish(Progress("vision", job.encoded_slices, job.encoded_slices + 1 + len(others)))
-        job.receive(dict(zip((piece.digest for piece in batch), self._vision.encode_batch(batch), strict=True)))
+        try:
+            embeds = self._vision.encode_batch(batch)
+        except Exception as cause:
+            # No keys and values were being written: it is a matter of this request alone.
+            logger.exception("Pictures could not be encoded")
+            self._end(job, Failed.because(cause))
+            return
+        job.receive(dict(zip((piece.digest for piece in batch), embeds, strict=True)))
         job.encoded_slices += len(batch)
         ended = self._clock()
         job.vision_s = ended - job.waits_since
@@ -237,9 +245,12 @@ class Engine:
             self._finish(job, reason)
 
     def _finish(self, job: Job, reason: FinishReason) -> None:
+        self._end(job, job.finished(reason, self._clock()))
+
+    def _end(self, job: Job, last: Finished | Failed) -> None:
         self._scheduler.remove(job.group)
         del self._jobs[job.group]
-        job.ticket.publish(job.finished(reason, self._clock()))
+        job.ticket.publish(last)
 
     def _fail(self, cause: Exception) -> None:
         """Tell everybody, and start from nothing; if the model does not let us, take no more."""

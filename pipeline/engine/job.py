@@ -22,7 +22,7 @@ class Job:
     def __init__(self, ticket: Ticket, terminators: AbstractSequence[int], context_tokens: int) -> None:
         request = ticket.request
         self.ticket, self.prompt, self.slices = ticket, request.prompt, request.slices
-        self.group = Group([Sequence(keys(request))])
+        self.group = Group([Sequence(keys(request))], ready=not request.slices)
         self.max_new_tokens = min(request.generation.max_new_tokens, context_tokens - len(request.prompt.input_ids))
         self._terminators = terminators
         self._sampler = (BeamSearch if request.generation.num_beams > 1 else TokenSampler)(request.generation, terminators)

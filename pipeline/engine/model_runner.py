@@ -22,6 +22,7 @@ from pipeline.errors import ArtifactError, InputError
 
 BLOCK_SIZE = 32  # tokens; what the CPU's paged attention takes
 WANTED = "wanted_positions"
+CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))  # of version 2, and of 1
 FURTHER_SHAPES_SECONDS = 1.0  # of warming up for shapes that not every visitor meets
 
 
@@ -152,9 +153,8 @@ def kv_cache_bytes_here() -> int:
 def memory_bytes_here() -> int:
     """The memory that this process may use."""
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    limit = Path("/sys/fs/cgroup/memory.max")
-    allowed = limit.read_text().strip() if limit.exists() else "max"
-    return total if allowed == "max" else min(total, int(allowed))
+    limits = [limit.read_text().strip() for limit in CGROUP_LIMITS if limit.exists()]
+    return min([total, *(int(limit) for limit in limits if limit != "max")])
 
 
 def _begins(lengths: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int32]:

@@ -32,7 +32,8 @@ class Step:
 
 
 class Scheduler:
-    """First come, first served; who came last gives way when blocks run out, and computes anew what the cache does not still hold.
+    """First come, first served, but for a quarter of the places to run, which are for those who wait for no picture: they may be through before
+    another's are encoded. Who came last gives way when blocks run out, and computes anew what the cache does not still hold.
 
     Args:
         max_running: groups that run at once.
@@ -42,7 +43,7 @@ class Scheduler:
 
     def __init__(self, blocks: BlockManager, max_running: int, prefill_chunk_tokens: int, mixed_step_tokens: int) -> None:
         self._blocks = blocks
-        self._max_running = max_running
+        self._max_running, self._max_not_ready = max_running, max(max_running - max(max_running // 4, 1), 1)
         self._chunk_tokens, self._mixed_step_tokens = prefill_chunk_tokens, mixed_step_tokens
         self.waiting: deque[Group] = deque()
         self.running: list[Group] = []  # the longest here first
@@ -61,15 +62,19 @@ class Scheduler:
 
     def admit(self) -> list[Group]:
         """Let those that wait run while there is room for the whole of their prompts, and take over what is computed of them."""
-        admitted = []
-        while self.waiting and len(self.running) < self._max_running:
-            group = self.waiting[0]
+        admitted: list[Group] = []
+        for group in tuple(self.waiting):
+            if len(self.running) == self._max_running:
+                break
+            if not group.ready and sum(not other.ready for other in self.running) >= self._max_not_ready:
+                continue
             saved = sum(self._blocks.attach(sequence) for sequence in group.sequences)
             if self.running and self._missing([*self.running, group]) > self._blocks.num_free_blocks:
                 self._free(group)
                 self._blocks.hits -= saved // self._blocks.block_size  # nothing came of them, and the next step asks again
                 break
-            self.running.append(self.waiting.popleft())
+            self.waiting.remove(group)
+            self.running.append(group)
             admitted.append(group)
         return admitted
 

@@ -225,8 +225,9 @@ def test_a_search_that_finds_no_more_room_answers_with_its_best_beam(fp32_folder
         assert asker.ask(message, generation=GenerationConfig.beams(max_new_tokens=count, min_new_tokens=count)).token_ids == cut.token_ids
 
 
-def test_who_decodes_is_given_as_long_as_each_of_other_peoples_pictures_took(
-    fp32_folder: Path, image: Callable[[str], Image], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("others", ["decode", "are read"])
+def test_others_are_given_as_long_as_each_of_somebodys_pictures_took(
+    fp32_folder: Path, image: Callable[[str], Image], monkeypatch: pytest.MonkeyPatch, others: str
 ) -> None:
     now, done = [0.0], []
 
@@ -242,14 +243,60 @@ def test_who_decodes_is_given_as_long_as_each_of_other_peoples_pictures_took(
         monkeypatch.setattr(asker.engine, "_clock", lambda: now[0])
         monkeypatch.setattr(asker.vision, "encode_batch", taking(1.0, "picture", asker.vision.encode_batch))
         monkeypatch.setattr(asker.runner, "forward", taking(0.25, "step", asker.runner.forward))
-        hold = Hold(Tokens)
-        reader = asker.submit(asker.request(Message.user("Go on."), generation=GenerationConfig.greedy(max_new_tokens=40, min_new_tokens=40)), hold)
+        hold = Hold(Tokens if others == "decode" else Progress)
+        answer = GenerationConfig.greedy(max_new_tokens=40, min_new_tokens=40)
+        reader = asker.submit(asker.request(Message.user("Go on." if others == "decode" else "word " * 400), generation=answer), hold)
         assert hold.reached.wait(60)
         shower = asker.submit(asker.request(Message.user(image("b_900x500"), "What is it?")))
         hold.released.set()
         assert (len(reader.outcome().token_ids), shower.outcome().encoded_slices) == (40, 3)
     first, second, third = (index for index, kind in enumerate(done) if kind == "picture")
     assert done[first + 1 : second] == done[second + 1 : third] == ["step"] * 4
+
+
+def test_pictures_that_cannot_be_encoded_are_a_matter_of_their_sender_alone(
+    fp32_folder: Path, image: Callable[[str], Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_: object) -> None:
+        raise RuntimeError("no memory for it")
+
+    with Asker(fp32_folder, dataclasses.replace(ENGINE, backend="paged", max_running=2)) as asker:
+        hold = Hold(Tokens)
+        reader = asker.submit(asker.request(Message.user("Go on."), generation=GenerationConfig.greedy(max_new_tokens=40, min_new_tokens=40)), hold)
+        assert hold.reached.wait(60)
+        with monkeypatch.context() as broken:
+            broken.setattr(asker.vision, "encode_batch", fails)
+            shower = asker.submit(asker.request(Message.user(image("b_900x500"), "What is it?")))
+            hold.released.set()
+            last = shower.last()
+        assert isinstance(last, Failed)
+        assert isinstance(last.error, EngineDead)
+        assert str(last.error.__cause__) == "no memory for it"
+        assert (reader.outcome().reason, len(reader.outcome().token_ids)) == ("length", 40)
+        stats = asker.engine.stats()
+        assert (stats.failures, stats.running, stats.num_free_blocks) == (0, 0, stats.num_blocks)
+
+
+def test_closing_with_patience_begins_no_further_pictures(fp32_folder: Path, image: Callable[[str], Image], monkeypatch: pytest.MonkeyPatch) -> None:
+    with Asker(fp32_folder, dataclasses.replace(ENGINE, backend="paged")) as asker:
+        begun, go_on, encode = threading.Event(), threading.Event(), asker.vision.encode_batch
+
+        def slow(batch: Any) -> Any:
+            begun.set()
+            assert go_on.wait(60)
+            return encode(batch)
+
+        monkeypatch.setattr(asker.vision, "encode_batch", slow)
+        shower = asker.submit(asker.request(Message.user(image("b_900x500"), "What is it?")))
+        assert begun.wait(60)
+        closing = threading.Thread(target=asker.engine.close, args=(120.0,))
+        closing.start()
+        while asker.engine.stats().health != "dead":
+            threading.Event().wait(0.01)
+        go_on.set()
+        closing.join()
+        assert shower.outcome().reason == "cancelled"
+        assert asker.vision.encoded < len(shower.ticket.request.slices)
 
 
 def test_closing_cancels_what_runs_and_refuses_what_comes(asker: Asker) -> None:

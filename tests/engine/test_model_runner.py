@@ -1,5 +1,6 @@
 """The language model on paged attention over the fp32 IR: official logits, in whatever blocks, pieces and company."""
 
+import os
 import statistics
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from pipeline.artifacts import BUNDLED
 from pipeline.config import EngineConfig, ModelConfig
+from pipeline.engine import model_runner
 from pipeline.engine.compiled import Compiler
 from pipeline.engine.model_runner import BLOCK_SIZE, ModelRunner, Rows
 from pipeline.errors import ArtifactError, InputError
@@ -93,6 +95,18 @@ def test_after_warming_up_the_first_long_prompt_takes_no_longer_than_the_next() 
 
     first, second = median_step(), median_step()
     assert first < 2.5 * second
+
+
+@pytest.mark.parametrize(
+    ("limits", "share"), [([], 1.0), (["max\n"], 1.0), (["max\n", "9223372036854771712\n"], 1.0), (["1000000\n"], 1e6), (["max\n", "2000000\n"], 2e6)]
+)
+def test_the_memory_here_is_what_the_container_may_use(limits: list[str], share: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = [tmp_path / "of version 2", tmp_path / "of version 1"]
+    for file, limit in zip(files, limits, strict=False):
+        file.write_text(limit)
+    monkeypatch.setattr(model_runner, "CGROUP_LIMITS", files)
+    everything = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert model_runner.memory_bytes_here() == (everything if share == 1.0 else share)
 
 
 def test_the_pool_is_no_larger_than_asked(fp32_folder: Path) -> None:

@@ -102,6 +102,32 @@ def test_who_is_not_ready_computes_nothing_and_keeps_nobody_waiting() -> None:
     assert shares(run(blocks, scheduler)) == [(goes_on, 1), (waits, 7)]
 
 
+def test_a_quarter_of_the_places_is_for_those_who_wait_for_no_picture() -> None:
+    _, scheduler = serving(max_running=4)
+    shown, words = [prompt(first, 3) for first in range(1, 6)], [prompt(first, 3) for first in range(6, 8)]
+    for group in shown:
+        group.ready = False
+    for group in (*shown, *words):
+        scheduler.add(group)
+    assert scheduler.admit() == [*shown[:3], words[0]]
+    assert list(scheduler.waiting) == [*shown[3:], words[1]]
+    scheduler.remove(words[0])
+    assert scheduler.admit() == [words[1]]
+    scheduler.remove(words[1])
+    assert scheduler.admit() == []
+    shown[1].ready = True
+    assert scheduler.admit() == [shown[3]]
+    assert list(scheduler.waiting) == [shown[4]]
+
+
+def test_where_one_runs_at_a_time_it_may_wait_for_pictures() -> None:
+    _, scheduler = serving(max_running=1)
+    shown = prompt(1, 3)
+    shown.ready = False
+    scheduler.add(shown)
+    assert scheduler.admit() == [shown]
+
+
 def test_a_prompt_that_the_pool_cannot_hold_beside_the_others_waits_without_holding_blocks() -> None:
     blocks, scheduler = serving(num_blocks=4)
     first, second = prompt(1, 8), prompt(2, 12)
@@ -137,6 +163,39 @@ def test_who_came_last_gives_way_and_comes_back_before_those_that_wait() -> None
     assert scheduler.preemptions == 1
     assert list(scheduler.waiting) == [second, third]
     assert (second.sequences[0].block_table, second.sequences[0].num_computed_tokens) == ([], 0)
+
+
+def test_everybody_who_gives_way_is_counted() -> None:
+    blocks, scheduler = serving(num_blocks=4, max_running=4)
+    groups = [prompt(first, 4) for first in (1, 2, 3, 4)]
+    for group in groups:
+        scheduler.add(group)
+    run(blocks, scheduler)
+    assert shares(run(blocks, scheduler)) == [(groups[0], 1), (groups[1], 1)]
+    assert scheduler.preemptions == 2
+    assert list(scheduler.waiting) == groups[2:]
+
+
+def test_prompts_that_hold_each_other_up_give_way_one_after_the_other_until_one_goes_on() -> None:
+    blocks, scheduler = serving(num_blocks=4, chunk=8)
+    first, second = (Group([Sequence([start, *range(15)])]) for start in (1, 2))
+    scheduler.running += [first, second]  # as after the blocks that both counted on were taken over by nobody
+    assert shares(run(blocks, scheduler)) == [(first, 4), (second, 4)]
+    assert shares(run(blocks, scheduler)) == [(first, 4), (second, 4)]
+    assert shares(run(blocks, scheduler)) == [(first, 8)]
+    assert (scheduler.running, list(scheduler.waiting), scheduler.preemptions) == ([first], [second], 1)
+
+
+def test_beams_for_which_the_pool_has_no_room_even_alone_are_exhausted() -> None:
+    blocks, scheduler = serving(num_blocks=2)
+    group = prompt(1, 6)
+    scheduler.add(group)
+    run(blocks, scheduler)
+    former = group.sequences[0]
+    group.sequences = [blocks.fork(former) for _ in range(2)]
+    blocks.free(former)
+    step = run(blocks, scheduler)
+    assert (step.chunks, step.exhausted, scheduler.preemptions) == ((), (group,), 0)
 
 
 def test_who_has_the_pool_alone_and_finds_no_room_is_exhausted() -> None:

@@ -12,7 +12,7 @@ import PIL.Image
 from pipeline.config import MediaLimits
 from pipeline.decoder_process import TICK_MS, Process
 from pipeline.decoder_program import encode_request
-from pipeline.errors import InputError, PipelineError
+from pipeline.errors import InputError, Overloaded, PipelineError
 from pipeline.media import Head, Picture, Used, decode_seconds, error_for, opened, out_of_time
 from pipeline.message import Image, Video
 from pipeline.still import image_head, load_image
@@ -63,6 +63,7 @@ class Decoder:
 
         Raises:
             ImageError, VideoError: as those do, and when decoding takes too long or crashes.
+            Overloaded: other files took all the time in which this one could have been decoded.
             PipelineError: cancelled, closed, or a fault of ours.
         """
         used = used or Used()
@@ -81,16 +82,18 @@ class Decoder:
     def _read(
         self, wish: str, item: Image | Video, limits: MediaLimits, name: str, used: Used, cancelled: threading.Event | None
     ) -> list[Picture | Head]:
-        give_up = clock() + decode_seconds(False, limits, used)
+        give_up, begun = clock() + decode_seconds(False, limits, used), False
 
         def check() -> None:
             if cancelled is not None and cancelled.is_set():
                 raise PipelineError(f"{name} is not wanted any more.")
+            if clock() > give_up and not begun:
+                raise Overloaded(f"{name} waited too long for its turn to be read: please try again in a while.")
             if clock() > give_up:
                 raise error_for(item)(out_of_time(name, limits))
 
         with opened(item, limits, name) as file, self._process(check) as process:
-            give_up = clock() + decode_seconds(isinstance(item, Image), limits, used)  # which does not count the waiting for a process
+            give_up, begun = clock() + decode_seconds(wish != "video", limits, used), True  # which does not count the waiting for a process
             process.ask(encode_request(wish, name, limits, used), file)
             replies = list(process.replies(check))
             for reply in replies:

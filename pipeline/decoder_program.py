@@ -61,7 +61,7 @@ def _run(control: socket.socket, file: BinaryIO, request: list[Any]) -> None:
     wish, name, limits, used = request[0], request[1], MediaLimits(**request[2]), Used(**request[3])
     status = 1
     try:
-        confine(decode_seconds(wish.startswith("picture"), limits, used), limits)
+        confine(decode_seconds(wish != "video", limits, used), limits)
         try:
             for found in decode(wish, file, limits, name, used):
                 _hand_over(control, found)

@@ -74,6 +74,8 @@ def opened(item: Image | Video, limits: MediaLimits, name: str) -> Iterator[Bina
     Raises:
         InputError: it is missing, empty or over the limit on bytes.
     """
+    if isinstance(item.source, PIL.Image.Image):
+        raise TypeError("An image in memory is no file.")
     size = file_size(item, name)
     if size > limits.max_file_bytes:
         raise error_for(item)(f"{name} has {size:,} bytes; the limit is {limits.max_file_bytes:,}.")
@@ -82,8 +84,6 @@ def opened(item: Image | Video, limits: MediaLimits, name: str) -> Iterator[Bina
     if isinstance(item.source, bytes):
         yield io.BytesIO(item.source)
         return
-    if isinstance(item.source, PIL.Image.Image):
-        raise TypeError("An image in memory is no file.")
     try:
         named = Path(item.source).open("rb")  # noqa: SIM115 (closed below; what its reader raises is another matter)
     except OSError as cause:
@@ -102,10 +102,10 @@ def check_pixels(error: type[InputError], pixels: int, limits: MediaLimits, used
         )
 
 
-def decode_seconds(is_picture: bool, limits: MediaLimits, used: Used) -> float:
-    """How long the next file of a conversation may be decoded."""
+def decode_seconds(quick: bool, limits: MediaLimits, used: Used) -> float:
+    """How long the next file of a conversation may be decoded; pictures and heads are `quick`."""
     left = max(limits.max_decode_seconds - used.seconds, 0.0)
-    return min(left, limits.max_picture_seconds) if is_picture else left
+    return min(left, limits.max_picture_seconds) if quick else left
 
 
 def out_of_memory(name: str, limits: MediaLimits) -> str:

@@ -70,7 +70,7 @@ def read_video_head(file: BinaryIO, limits: MediaLimits, name: str) -> Head:
         if not stream.width * stream.height:  # a part of a film without the key frame that would tell
             raise VideoError(f"{name} cannot be read: the file is damaged or cut short.")
         _check_size(stream, limits, name)
-        return Head((stream.width, stream.height), _last_time(container, stream, limits, name, clock() + limits.max_decode_seconds))
+        return Head((stream.width, stream.height), _last_time(container, stream, limits, name, clock() + limits.max_picture_seconds))
 
 
 def sample_times(seconds: float, limits: MediaLimits) -> list[float]:

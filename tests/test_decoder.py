@@ -1,6 +1,7 @@
 """Decoding in another process: the same pixels as in this one, and whatever a file does there is one sentence here and nothing to the next file."""
 
 import contextlib
+import dataclasses
 import io
 import os
 import select
@@ -17,7 +18,7 @@ import pytest
 from pipeline import decoder_process
 from pipeline.config import MediaLimits
 from pipeline.decoder import MAX_PROCESSES, Decoder
-from pipeline.errors import ImageError, InputError, PipelineError, VideoError
+from pipeline.errors import ImageError, InputError, Overloaded, PipelineError, VideoError
 from pipeline.media import Head, Used
 from pipeline.message import Image, Video
 from pipeline.still import image_head, load_image
@@ -251,6 +252,31 @@ def test_there_are_never_more_processes_than_stated_and_who_waits_for_one_may_le
     for thread in stuck:
         thread.join(60)
     assert len(outcomes) == MAX_PROCESSES + 1
+
+
+def test_who_waits_for_a_process_too_long_is_not_told_that_the_file_was_at_fault(evil: Decoder) -> None:
+    hold = threading.Event()
+
+    def wait() -> None:
+        with pytest.raises(PipelineError):
+            evil.load(Image(b"hang"), LIMITS, "It", cancelled=hold)
+
+    stuck = [threading.Thread(target=wait) for _ in range(MAX_PROCESSES)]
+    for thread in stuck:
+        thread.start()
+    while len(evil._busy) < MAX_PROCESSES:
+        assert all(thread.is_alive() for thread in stuck)
+    with pytest.raises(Overloaded, match=r"^Picture 2 waited too long for its turn to be read: please try again in a while\.$"):
+        evil.load(Image(LION), dataclasses.replace(LIMITS, max_decode_seconds=0.1), "Picture 2")
+    hold.set()
+    for thread in stuck:
+        thread.join(60)
+
+
+@pytest.mark.parametrize("item", [Image(b"hang"), Video(b"hang")])
+def test_the_head_of_any_file_is_read_in_the_time_of_a_picture(evil: Decoder, item: Image | Video) -> None:
+    with pytest.raises(InputError, match="takes too long to decode; the limit is 0 s for a picture"):
+        evil.head(item, dataclasses.replace(LIMITS, max_picture_seconds=0.1), "It")
 
 
 def test_closing_tells_who_waits_and_leaves_no_process_and_no_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,12 +3,12 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import TypeAlias
 
 import gradio as gr
 
-from pipeline import Answer, Delta, Message, Notice, Status, TextDelta
+from pipeline import Answer, Delta, Message, Notice, PipelineError, Status, TextDelta
 from pipeline.processor import Plan
 from ui.cost import Estimates
 from ui.model import Model, Starting
@@ -62,10 +62,12 @@ async def _deltas(
         async for starting in arrival:
             yield starting
     estimator = estimates.now()
-    options = (await asyncio.to_thread(estimator.chosen, messages, wanted.candidates))[0] if estimator else wanted.candidates[0]
+    loop = asyncio.get_running_loop()
+    options = (await loop.run_in_executor(estimates.threads, estimator.chosen, messages, wanted.candidates))[0] if estimator else wanted.candidates[0]
     async with aclosing(model.stream(messages, wanted.generation, options, on_plan)) as stream:
         async for delta in stream:
             # Before it is told: what follows may be asked at once.
             if isinstance(delta, Answer) and estimator:
-                await asyncio.to_thread(estimator.remember, messages, options)
+                with suppress(PipelineError):  # a file that went meanwhile spoils no answer
+                    await loop.run_in_executor(estimates.threads, estimator.remember, messages, options)
             yield delta

@@ -4,6 +4,7 @@ import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Self, TypeVar
 
@@ -22,6 +23,7 @@ V = TypeVar("V")
 # The time that the most detail may take until the first words, where the choice is left to us. Half a minute is what people wait for while they see
 # that something moves; a photograph in ten slices takes about twice as long on the two cores of a free Space.
 TARGET_SECONDS = 30.0
+_AT_ONCE = 32  # as many as there may be requests
 _REMEMBERED = 256  # conversations, and heads of files
 
 
@@ -133,6 +135,8 @@ class Estimates:
     def __init__(self, model: Model) -> None:
         self._model = model
         self._newest: Estimator | None = None
+        # Heads of files may take seconds to read; nobody else's words wait for them.
+        self.threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="estimate")
 
     def now(self) -> Estimator | None:
         """None while there is no assistant."""

@@ -34,6 +34,12 @@ def test_a_block_is_found_only_after_the_same_blocks_and_with_the_same_keys(keys
     assert blocks.attach(Sequence(keys)) == (4 if keys[0] == 0 else 0)
 
 
+def test_what_stands_second_in_one_sequence_is_not_found_as_the_first_of_another() -> None:
+    blocks = BlockManager(8, 4)
+    computed(blocks, list(range(8)))
+    assert blocks.attach(Sequence([4, 5, 6, 7, 0])) == 0
+
+
 def test_a_half_computed_block_takes_over_nothing() -> None:
     blocks = BlockManager(8, 4)
     computed(blocks, list(range(12)))

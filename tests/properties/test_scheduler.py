@@ -31,11 +31,13 @@ class Serving(RuleBasedStateMachine):
         self.max_running = max_running
 
     @rule(
-        words=st.lists(st.sampled_from([1, 2]), min_size=1, max_size=9), picture=st.sampled_from([None, b"a", b"b"]), beams=st.sampled_from([1, 1, 3])
+        words=st.lists(st.sampled_from([1, 2]), min_size=1, max_size=11),
+        picture=st.sampled_from([None, b"a", b"b"]),
+        beams=st.sampled_from([1, 1, 3]),
     )
     def arrive(self, words: list[Key], picture: bytes | None, beams: int) -> None:
         shown: list[Key] = [(picture, place) for place in range(5)] if picture else []
-        keys = [0, 0, *shown, *words]
+        keys = [*words[:2], *shown, *words[2:]]
         if self.blocks.blocks_for(len(keys)) > self.blocks.num_blocks:
             return  # the engine refuses what can never fit
         group = Group([Sequence(keys)], ready=not shown)

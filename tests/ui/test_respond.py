@@ -9,11 +9,11 @@ from typing import Any
 import PIL.Image
 import pytest
 
-from pipeline import EngineDead, GenerationConfig, Image, Message, Notice, Options, Overloaded, Status, TextDelta
+from pipeline import EngineDead, GenerationConfig, Image, ImageError, Message, Notice, Options, Overloaded, Status, TextDelta
 from tests.serving import HOLD, MEDIA, PHOTO, Heard, Scripted, answer, words
 from ui import answering, respond
 from ui.conversation import NO_WORDS, normalise
-from ui.cost import Estimates
+from ui.cost import Estimates, Estimator
 from ui.sentences import FAULT
 
 
@@ -123,6 +123,14 @@ async def test_what_the_model_saw_is_kept_where_uploads_are_and_is_no_part_of_th
     # A client of the API leaves no such file.
     assert isinstance((await _yielded(heard, {"text": "What is it?", "files": [picture]}))[-1], str)
     assert {name for _, _, names in os.walk(tmp_path) for name in names} == {"image.webp"}
+
+
+async def test_a_file_that_went_while_its_answer_came_spoils_nothing(heard: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*_: object) -> None:
+        raise ImageError("Picture 1 is missing: there is no such file, or it was deleted meanwhile.")
+
+    monkeypatch.setattr(Estimator, "remember", gone)
+    assert isinstance((await _yielded(heard, {"text": "What is it?", "files": [str(PHOTO)]}))[-1], str)
 
 
 async def test_the_controls_reach_the_model() -> None:

@@ -80,7 +80,7 @@ def test_stop_while_words_come_frees_the_engine_at_once(visitor: Visitor, addres
         visitor.settled()
     free_ms = {"least": round(min(took)), "median": round(statistics.median(took)), "presses": PRESSES}
     print(json.dumps({"R3 Stop": {"while": "words come", "free_ms": free_ms}}))
-    assert min(took) < BAR_MS  # of several: a machine that has other things to do delays some
+    assert statistics.median(took) < BAR_MS  # a machine that has other things to do delays some
 
 
 @pytest.mark.parametrize("work", ["slices", "chunks"])

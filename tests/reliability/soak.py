@@ -136,7 +136,8 @@ def main() -> int:
     (rise, _, within), growth = found.get("rss_slope_mib_per_h", (0, "", 0)), found.get("rss_growth_mib_per_1000", 0)
     leaks = rise > within and growth > MOST_GROWTH_MIB_PER_1000
     gathers = any(last > first + 5 for first, last in (found["threads"], found["fds"]))
-    bad = gathers + found["errors"] + len(found["visitors_who_still_wait"]) + found["kv_blocks_held_after"] + found["exit_status"]
+    unsettled = options.hours >= 0.5 and not found["caches_full"]  # then nothing would be known of its memory
+    bad = gathers + unsettled + found["errors"] + len(found["visitors_who_still_wait"]) + found["kv_blocks_held_after"] + found["exit_status"]
     return int(bool(bad or leaks or found["rss_mib"][1] > CEILING_MIB))
 
 

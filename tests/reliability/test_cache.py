@@ -14,9 +14,9 @@ import pytest
 from demo.episodes import episode
 from demo.exam import image_file
 from pipeline.config import EngineConfig, GenerationConfig
-from pipeline.engine.request import Request
+from pipeline.engine.request import Progress, Request
 from pipeline.message import Image, Message
-from tests.engine.asking import Asker
+from tests.engine.asking import Asker, Hold
 
 GREEDY = GenerationConfig.greedy(max_new_tokens=24)
 ROOT = Path(__file__).parent.parent.parent
@@ -45,18 +45,19 @@ def test_answers_are_the_same_in_a_pool_so_small_that_blocks_are_always_evicted(
 ) -> None:
     most = max(-(-(len(request.prompt.input_ids) + 24) // 32) for request in requests)
     figures = []
+    right = [*alone, *(ids for ids in alone for _ in range(2))]
     for blocks in range(most, most + 3):
         with Asker(demo_folder, EngineConfig(device="CPU", max_waiting=100), blocks=blocks) as small:
             recorders = [small.submit(request) for request in requests]
             answers = [recorder.outcome().token_ids for recorder in recorders]
-            again = [small.submit(request).outcome() for request in requests for _ in range(2)]
+            answers += [small.submit(request).outcome().token_ids for request in requests for _ in range(2)]
             stats = small.engine.stats()
             small.engine._blocks.check_integrity([])
-        figures.append({"blocks": blocks, "hits": stats.block_hits, "evictions": stats.block_evictions, "preemptions": stats.preemptions})
-        assert answers == alone
-        assert [outcome.token_ids for outcome in again] == [ids for ids in alone for _ in range(2)]
+        wrong = sum(answer != expected for answer, expected in zip(answers, right, strict=True))
+        figures.append({"blocks": blocks, "hits": stats.block_hits, "evictions": stats.block_evictions, "mismatched_answers": wrong})
+        assert wrong == 0
         assert min(stats.block_hits, stats.block_evictions) > 0
-    print(json.dumps({"R4 under eviction": figures, "mismatched_answers": 0}))
+    print(json.dumps({"R4 under eviction": figures}))
 
 
 def test_another_picture_under_the_same_words_is_never_taken_for_the_first(asker: Asker) -> None:
@@ -100,16 +101,36 @@ def test_colours_are_those_of_ones_own_picture_whoever_else_asks(asker: Asker) -
     assert wrong == 0
 
 
+def test_who_gives_way_to_others_goes_on_as_if_nothing_had_happened(demo_folder: Path, asker: Asker, requests: list[Request]) -> None:
+    """Sampled, with a penalty, pictures among them: prompts that fit beside each other, and answers that do not."""
+    pictured = [request for request in requests if request.slices][:4]
+    modes = [GenerationConfig(seed=seed, temperature=2.0, top_p=1.0, min_new_tokens=80, max_new_tokens=80) for seed in range(len(pictured))]
+    asked = [dataclasses.replace(request, generation=mode) for request, mode in zip(pictured, modes, strict=True)]
+    expected = [asker.submit(request).outcome().token_ids for request in asked]
+    room = sum(-(-len(request.prompt.input_ids) // 32) for request in asked) + 2
+    with Asker(demo_folder, EngineConfig(device="CPU", max_waiting=100), blocks=room) as small:
+        hold = Hold(Progress)
+        recorders = [small.submit(request, hold) for request in asked]
+        hold.released.set()
+        answers = [recorder.outcome().token_ids for recorder in recorders]
+        preemptions = small.engine.stats().preemptions
+    wrong = sum(answer != right for answer, right in zip(answers, expected, strict=True))
+    print(json.dumps({"R7": {"preemptions": preemptions, "wrong_answers": wrong}}))
+    assert preemptions > 0
+    assert wrong == 0
+
+
 @pytest.mark.parametrize("max_running", [1, 3, 8])
 def test_order_and_company_change_no_answer(demo_folder: Path, requests: list[Request], alone: list[tuple[int, ...]], max_running: int) -> None:
-    random = np.random.default_rng(max_running)
+    random, outputs = np.random.default_rng(max_running), list[tuple[int, ...]]()
     with Asker(demo_folder, EngineConfig(device="CPU", max_waiting=100, max_running=max_running)) as asker:
         for _ in range(2):
             order = random.permutation(len(requests)).tolist()
             recorders = {index: asker.submit(requests[index]) for index in order}
-            answers = [recorders[index].outcome().token_ids for index in range(len(requests))]
-            assert answers == alone
-    print(json.dumps({"R7": {"max_running": max_running, "distinct_outputs": 1}}))
+            outputs += [recorders[index].outcome().token_ids for index in range(len(requests))]
+    wrong = sum(output != right for output, right in zip(outputs, alone * 2, strict=True))
+    print(json.dumps({"R7": {"max_running": max_running, "answers": len(outputs), "wrong_answers": wrong}}))
+    assert wrong == 0
 
 
 def test_a_new_process_gives_the_same_answers(demo_folder: Path) -> None:
@@ -121,17 +142,20 @@ from demo.exam import drawn
 from pipeline import EngineConfig, GenerationConfig
 from tests.engine.asking import Asker
 with Asker(Path(sys.argv[1]), EngineConfig(device="CPU", max_waiting=100)) as asker:
-    modes = [GenerationConfig(seed=seed, max_new_tokens=16, temperature=2.0, top_p=1.0) for seed in range(30)]
-    asked = [asker.request(*one.messages, generation=mode) for one, mode in zip(drawn(30, 41), modes)]
-    recorders = [asker.submit(request) for request in asked for _ in range(3)]
-    print(hashlib.sha256(repr([recorder.outcome().token_ids for recorder in recorders]).encode()).hexdigest())
+    modes = [GenerationConfig(seed=seed, max_new_tokens=16, temperature=2.0, top_p=1.0) for seed in range(100)]
+    asked = [asker.request(*one.messages, generation=mode) for one, mode in zip(drawn(100, 41), modes, strict=True)]
+    recorders = [asker.submit(request) for request in asked]
+    answers = [recorder.outcome().token_ids for recorder in recorders]
+    print(len(answers), hashlib.sha256(repr(answers).encode()).hexdigest())
 """
     runs = [
-        subprocess.run([sys.executable, "-c", script, str(demo_folder)], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+        subprocess.run([sys.executable, "-c", script, str(demo_folder)], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
         for _ in range(2)
     ]
-    print(json.dumps({"R19": {"answers": 90, "sha256": runs}}))
-    assert len(runs[0]) == 2 * hashlib.sha256().digest_size
+    (answers, digest), other = runs
+    print(json.dumps({"R19": {"answers": int(answers), "sha256": [digest, other[1]]}}))
+    assert int(answers) == 100
+    assert len(digest) == 2 * hashlib.sha256().digest_size
     assert runs[0] == runs[1]
 
 

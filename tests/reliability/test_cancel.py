@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pipeline.config import GenerationConfig
-from pipeline.engine.request import Event, Progress, Request, Tokens
+from pipeline.engine.request import Event, Finished, Progress, Request, Tokens
 from tests.engine.asking import Asker, Hold, Recorder, Watch
 
 ENDLESS = GenerationConfig.greedy(max_new_tokens=200, min_new_tokens=200)
@@ -48,18 +48,26 @@ def test_ten_of_a_hundred_leave_while_decoding_and_the_ninety_are_answered_as_if
     random = np.random.default_rng(0)
     leaving = set(random.choice(100, 10, replace=False).tolist())
     recorders: dict[int, Recorder] = {}
-    left: dict[int, float] = {}
+    left: dict[int, tuple[float, int]] = {}
+    free_at: dict[int, int] = {}
     all_are_here = threading.Event()
 
     def leave(index: int) -> None:
         """Whatever the engine is at."""
         assert all_are_here.wait(60)
         recorders[index].ticket.cancel()
-        left[index] = time.perf_counter()
+        left[index] = time.perf_counter(), asker.engine._steps
 
     def leaving_at(index: int, count: int) -> Watch:
         reached = after_tokens(count)
-        return lambda event: threads.submit(leave, index) if reached(event) else None
+
+        def watch(event: Event) -> None:
+            if reached(event):
+                threads.submit(leave, index)
+            if isinstance(event, Finished):
+                free_at[index] = asker.engine._steps
+
+        return watch
 
     with ThreadPoolExecutor(10) as threads:
         for index in range(100):
@@ -73,15 +81,18 @@ def test_ten_of_a_hundred_leave_while_decoding_and_the_ninety_are_answered_as_if
         outcomes = {index: recorder.outcome() for index, recorder in recorders.items()}
     exact = sum(outcomes[index].token_ids == alone[index % len(alone)] for index in outcomes if index not in leaving)
     late, free_ms = [], []
-    for index, moment in left.items():
+    for index, (moment, _) in left.items():
         recorder = recorders[index]
         late.append(sum(isinstance(event, Tokens) and at > moment for event, at in zip(recorder.events, recorder.times, strict=True)))
         free_ms.append(1000 * (recorder.times[-1] - moment))
     p50, p99 = np.percentile(free_ms, [50, 99]).round(1)
-    print(json.dumps({"R1": {"cancel_to_free_ms": {"p50": p50, "p99": p99}, "tokens_after_cancel": max(late), "others_exact": exact}}))
+    steps = max(free_at[index] - step for index, (_, step) in left.items())
+    figures = {"cancel_to_free_ms": {"p50": p50, "p99": p99}, "steps_until_free": steps, "tokens_after_cancel": max(late)}
+    print(json.dumps({"R1": {**figures, "others_exact": exact}}))
     assert left.keys() == leaving
     assert all(outcomes[index].reason == "cancelled" for index in leaving)
     assert max(late) <= 1
+    assert steps <= 1  # the one that was under way
     assert exact == 90
 
 

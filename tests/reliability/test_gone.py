@@ -75,7 +75,7 @@ def test_a_connection_that_ends_frees_the_engine(
     figures = {"gone": f"connection {leave.__name__}", "free_ms": [round(1000 * seconds) for seconds in took], "slots_busy_after": busy}
     print(json.dumps({"R3": figures}))
     assert (busy, stats.waiting, stats.num_free_blocks) == (0, 0, stats.num_blocks)
-    assert min(took) < BAR_S  # of several: a machine that has other things to do delays some
+    assert max(took) < BAR_S
 
 
 @pytest.mark.parametrize("manner", ["hangs", "crawls"])

@@ -76,8 +76,8 @@ def test_who_comes_when_the_queue_is_full_is_told_its_length_and_nobody_hangs(de
                 refusals.append(str(refusal))
         hold.released.set()
         served = [recorder.outcome() for recorder in recorders]
-    print(json.dumps({"R9": {"served": len(served), "refused_politely": len(refusals), "hung": 0}}))
-    assert len(served) + len(refusals) == 50
+    print(json.dumps({"R9": {"served": len(served), "refused_politely": len(refusals)}}))
+    assert (len(served), len(refusals)) == (20, 30)
     assert all(outcome.reason in ("stop", "length") for outcome in served)
     assert set(refusals) == {"The queue is full (16 waiting, the limit is 16): please try again in a while."}
 
@@ -97,7 +97,12 @@ def test_endless_answers_in_ten_blocks_end_and_leave_nothing_behind_twice(demo_f
             assert [recorder.token_ids for recorder in recorders] == [outcome.token_ids for outcome in outcomes]
             assert stats.num_free_blocks == 10
     lengths = [len(outcome.token_ids) for outcome in outcomes]
-    print(json.dumps({"R11": {"finish_reasons": ["length"], "free_blocks_after": 10, "preemptions": stats.preemptions, "tokens": lengths}}))
+    reasons = sorted({outcome.reason for outcome in outcomes})
+    print(
+        json.dumps(
+            {"R11": {"finish_reasons": reasons, "free_blocks_after": stats.num_free_blocks, "preemptions": stats.preemptions, "tokens": lengths}}
+        )
+    )
     assert max(lengths) > 10 * 32 - 64
 
 
@@ -119,12 +124,11 @@ def test_a_model_that_fails_tells_everybody_and_answers_the_next_rightly(
         hold.released.set()
         last = [recorder.last() for recorder in recorders]
         failed = [event for event in last if isinstance(event, Failed)]
-        assert failed
+        assert len(failed) >= ENGINE.max_running
         assert all(isinstance(event.error, EngineDead) and "device lost" in str(event.error.__cause__) for event in failed)
-        assert all(isinstance(event, Finished) for event in last if event not in failed)
+        others = [index for index, event in enumerate(last) if event not in failed]
+        assert [recorders[index].outcome().token_ids for index in others] == [alone[index] for index in others]
         answers = [asker.submit(request).outcome().token_ids for request in requests[:6]]
         asker.engine._blocks.check_integrity([])
-    print(
-        json.dumps({"R12": {"requests_told": len(failed), "hung": 0, "right_afterwards": sum(a == b for a, b in zip(answers, alone, strict=False))}})
-    )
+    print(json.dumps({"R12": {"requests_told": len(failed), "right_afterwards": sum(a == b for a, b in zip(answers, alone, strict=False))}}))
     assert answers == alone[:6]

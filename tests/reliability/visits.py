@@ -3,6 +3,7 @@
 import io
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,9 +53,13 @@ class Diary:
     """Everything that was seen."""
 
     began: float = field(default_factory=time.monotonic)
-    visits: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)  # of visits
     asked: list[Asked] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
+
+    @property
+    def visits(self) -> int:
+        return self.kinds.total()
 
     def now(self) -> float:
         return time.monotonic() - self.began
@@ -71,11 +76,13 @@ class Visitor:
         files.mkdir(parents=True)
 
     def come_until(self, over: threading.Event) -> None:
+        """Once as each kind, in any order, and then by their weights."""
         share = np.array(list(KINDS.values())) / sum(KINDS.values())
+        once = self._random.permutation(len(KINDS)).tolist()
         while not over.is_set():
-            kind = self.visit = tuple(KINDS)[int(self._random.choice(len(KINDS), p=share))]
+            kind = self.visit = tuple(KINDS)[once.pop() if once else int(self._random.choice(len(KINDS), p=share))]
             self._client.reset_session()
-            self._diary.visits += 1
+            self._diary.kinds[kind] += 1
             try:
                 getattr(self, kind)()
             except Exception as error:  # whatever it was, it is what the soak is there to find

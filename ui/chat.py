@@ -1,6 +1,7 @@
 """A model -> the chat that a visitor sees, with its message box, its controls, and the API endpoint `/chat`."""
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import gradio as gr
@@ -78,6 +79,14 @@ class Chat(gr.ChatInterface):
             cache_examples=False,
             concurrency_limit=CONCURRENCY,
             show_progress="hidden",  # its only error display covers the whole conversation; ours stands in it
+        )
+
+    def example_clicked(self, example: gr.SelectData) -> Iterator[tuple[list[Any], dict[str, Any]]]:  # type: ignore[override]
+        """The conversation and the message that an example begins: the one at this place, whatever the page says stands there."""
+        shown = (self.chatbot.examples or [])[example.index]
+        yield (
+            self._append_message_to_history({"text": shown["text"], "files": shown["files"]}, []),
+            {"text": shown["text"], "files": [file["path"] for file in shown["files"]]},
         )
 
     def _kept(self) -> tuple[Any, ...]:

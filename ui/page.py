@@ -27,10 +27,17 @@ class Page(gr.Blocks):
         self._unheard: WeakKeyDictionary[AsyncIterator[Any], tuple[float, int]] = WeakKeyDictionary()  # since when, and how many wait
 
     async def process_api(  # type: ignore[override]  # whatever calls it names its arguments
-        self, block_fn: Any, inputs: list[Any], *, iterator: AsyncIterator[Any] | None = None, session_hash: str | None = None, **more: Any
+        self,
+        block_fn: Any,
+        inputs: list[Any],
+        *,
+        iterator: AsyncIterator[Any] | None = None,
+        session_hash: str | None = None,
+        event_data: gr.EventData | None = None,
+        **more: Any,
     ) -> dict[str, Any]:
-        """What Gradio's own does and returns, but public files are fetched before it would fetch them whole into memory, an answer that nobody
-        listens to is given up, and an error is never printed, because it may quote what people wrote.
+        """What Gradio's own does and returns, but public files are fetched before it would fetch them whole into memory, of what was clicked only
+        its place is believed, an answer that nobody listens to is given up, and an error is never printed, because it may quote what people wrote.
 
         Raises:
             gr.Error: one plain sentence.
@@ -38,7 +45,8 @@ class Page(gr.Blocks):
         try:
             if iterator is None:
                 inputs = await self._admitted(inputs, may_fetch=block_fn.queue)
-            output = await super().process_api(block_fn, inputs, iterator=iterator, session_hash=session_hash, **more)
+            event = _place_alone(event_data)
+            output = await super().process_api(block_fn, inputs, iterator=iterator, session_hash=session_hash, event_data=event, **more)
             if iterator is not None and self._unheard_seconds(iterator, session_hash) > PATIENCE_SECONDS:
                 raise PipelineError(f"This answer was given up: for {PATIENCE_SECONDS:.0f} s nobody listened to it.")
             return output
@@ -77,6 +85,14 @@ class Page(gr.Blocks):
         since, before = self._unheard.get(answer, (now, 0))
         self._unheard[answer] = now if size <= before else since, size
         return now - self._unheard[answer][0]
+
+
+def _place_alone(event: gr.EventData | None) -> gr.EventData | None:
+    """An event as the page tells of it, without the value: that may name any file, and this server knows itself what stands at a place."""
+    if event is not None and event._data is not None:
+        index = event._data.get("index") if isinstance(event._data, dict) else None
+        event._data = {"index": index if isinstance(index, int) else None, "value": None}
+    return event
 
 
 def _note(request: gr.Request | None, status: int) -> None:

@@ -177,13 +177,13 @@ class Engine:
         batch = [first, *(piece for piece in others if piece.tgt_size == first.tgt_size)][: 1 if others_wait else self._vision.batch_size]
         job.ticket.publish(Progress("vision", job.encoded_slices, job.encoded_slices + 1 + len(others)))
         try:
-            embeds = self._vision.encode_batch(batch)
+            encoded = self._vision.encode_batch(batch)
         except Exception as cause:
             # No keys and values were being written: it is a matter of this request alone.
             logger.exception("Pictures could not be encoded")
             self._end(job, Failed.because(cause))
             return
-        job.receive(dict(zip((piece.digest for piece in batch), embeds, strict=True)))
+        job.receive(dict(zip((piece.digest for piece in batch), encoded, strict=True)))
         job.encoded_slices += len(batch)
         ended = self._clock()
         job.vision_s = ended - job.waits_since

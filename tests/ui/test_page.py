@@ -1,6 +1,7 @@
 """What the page does for every call, whichever function it is of: its files, who listens to it, and what is said and printed if it goes wrong."""
 
 import asyncio
+import tempfile
 import threading
 from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
@@ -77,6 +78,56 @@ def test_no_function_of_the_page_lets_gradio_fetch_what_somebody_names(address: 
         told = httpx.get(f"{address}gradio_api/queue/data", params={"session_hash": name}, timeout=60).text
         assert "Files cannot be named by URL here." in told, name
         assert downloads == []
+
+
+@pytest.fixture
+def secret() -> Iterator[Path]:
+    """A picture in the folder for temporary files, as others on the machine have them; Gradio would copy it for anybody."""
+    with tempfile.NamedTemporaryFile(suffix=".png") as file:
+        file.write(PHOTO.read_bytes())
+        file.flush()
+        yield Path(file.name)
+
+
+def _events(address: str, name: str, event: object, session: str) -> str:
+    """Everything that a function of the page says to an event that somebody made up; all else is as it stands on the page."""
+    config = httpx.get(f"{address}config").json()
+    [function] = [one for one in config["dependencies"] if one["api_name"] == name]
+    values = {one["id"]: one["props"].get("value") for one in config["components"]}
+    body = {"fn_index": function["id"], "session_hash": session, "data": [values[one] for one in function["inputs"]], "event_data": event}
+    httpx.post(f"{address}gradio_api/queue/join", json=body).raise_for_status()
+    return httpx.get(f"{address}gradio_api/queue/data", params={"session_hash": session}, timeout=60).text
+
+
+@pytest.mark.parametrize("name", ["example_clicked", "option_clicked"])
+@pytest.mark.parametrize("address_of", ["a file", "an address", "both"])
+def test_an_event_that_somebody_made_up_names_no_file(
+    address: str, downloads: list[str], assistant: Scripted, secret: Path, name: str, address_of: str
+) -> None:
+    files = {"a file": [str(secret)], "an address": [{"path": ADDRESS}], "both": [{"path": str(secret)}]}[address_of]
+    value = {"text": "Read it", "content": "hi", "files": files, **({"path": ADDRESS} if address_of == "both" else {})}
+    session = f"{name} {address_of}"
+    told = _events(address, name, {"index": 0, "value": value}, session)
+    assert secret.name not in told
+    assert "Read it" not in told
+    assert ADDRESS not in told
+    assistant.asked.clear()
+    _events(address, "_submit_fn", None, session)  # answers what the event left in the session
+    shown = [str(part.source) for [message] in assistant.asked for part in message.media]
+    assert shown == ([file["path"] for file in served_examples(address)[0]["files"]] if name == "example_clicked" else [])
+    assert downloads == []
+
+
+def served_examples(address: str) -> list[Any]:
+    """The examples as the page has them."""
+    components = httpx.get(f"{address}config").json()["components"]
+    [examples] = [one["props"]["examples"] for one in components if one["type"] == "chatbot" and one["props"].get("examples")]
+    return list(examples)
+
+
+@pytest.mark.parametrize("index", [99, "0", None, {"path": "/etc/passwd"}])
+def test_an_example_that_there_is_not_is_refused(address: str, index: object) -> None:
+    assert "This request cannot be understood." in _events(address, "example_clicked", {"index": index, "value": None}, f"at {index}")
 
 
 @pytest.mark.parametrize(

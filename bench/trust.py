@@ -43,6 +43,7 @@ PROMISES = {
     "doors: internal functions": "The page's own functions, which anybody can call, do nothing privileged whatever they are given.",
     "doors: forged histories": "A forged history brings in no role and no file.",
     "doors: too much": "Bodies and uploads over the limit are refused with 413 before they are taken in.",
+    "doors: names and parts": "What Gradio would hold or remember for anybody is refused: parts that are no file, sessions' names of any length.",
     "doors: uploads go": "Uploads go in time, also where Gradio's own deleting has ended; the pictures of the page stay.",
     "doors: slow bodies": "Bodies that never end hold up nobody, and are given up.",
     "doors: a flood": "Requests beyond the queue are refused, and the page stays.",

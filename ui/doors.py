@@ -4,6 +4,7 @@ What stands behind these doors trusts that requests are well-formed, and holds i
 """
 
 import asyncio
+import contextlib
 import errno
 import logging
 import os
@@ -17,6 +18,7 @@ from gradio.utils import get_upload_folder
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
+from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -35,13 +37,15 @@ MAX_BODY_SECONDS = 600.0
 # Of the disk, below which nothing is taken in any more.
 MIN_FREE_BYTES = 1_000_000_000
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+# Gradio's own names of sessions have eleven characters, and it remembers thousands of them.
+MAX_SESSION_NAME = 64
 DISK_FULL = "This server's disk is full: please try again later."
 # What Gradio offers and the page has no use for: fetching other people's addresses, converting recordings, keeping conversations on disk as links,
-# printing names that visitors choose, functions of components, and its tools for developers.
+# printing names that visitors choose, functions of components, its tools for developers, and the progress of uploads, which it remembers for ever.
 CLOSED = tuple(
     f"{API}/{name}"
     for name in ("file=http:", "file=https:", "file/http:", "file/https:", "proxy=", "process_recording", "deep_link", "custom_component/",
-                 "component_server", "dev/", "vibe-", "undo-vibe-edit", "run-history/")
+                 "component_server", "dev/", "vibe-", "undo-vibe-edit", "run-history/", "upload_progress")
 )  # fmt: skip
 # What Gradio's routes raise when a body is not what they take it for.
 MALFORMED = (ArithmeticError, AttributeError, FnIndexInferError, LookupError, TypeError, ValueError)
@@ -73,6 +77,8 @@ class Doors:
 
         try:
             _check(scope)
+            if scope["path"] == UPLOAD:
+                scope["query_string"] = b""  # the name under which Gradio would keep account of its progress
             await self._app(scope, _limited(scope, receive), noting)
         except Exception as error:
             if begun:
@@ -95,6 +101,22 @@ def _check(scope: Scope) -> None:
         folder = Path(get_upload_folder())
         drop_broken_off(folder, time.time() - MAX_BODY_SECONDS)
         check_room(folder)
+
+
+async def short_session(request: Request) -> None:
+    """For all of Gradio's routes, after it has read the body.
+
+    Raises:
+        HTTPException: the name that a session is given is longer than such names are.
+    """
+    named: list[object] = [request.query_params.get("session_hash"), request.path_params.get("session_hash")]
+    if request.method == "POST" and request.url.path != UPLOAD:
+        with contextlib.suppress(ValueError):  # what is no JSON names no session
+            body = await request.json()
+            named.append(body.get("session_hash") if isinstance(body, dict) else None)
+    longest = max(len(name) if isinstance(name, str) else 0 for name in named)
+    if longest > MAX_SESSION_NAME:
+        raise HTTPException(400, f"The name of a session has {longest:,} characters; the limit is {MAX_SESSION_NAME}.")
 
 
 def check_room(folder: Path) -> None:

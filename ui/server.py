@@ -10,11 +10,14 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
 import gradio as gr
+from fastapi import Depends
+from gradio import route_utils
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
 from pipeline import MediaLimits
-from ui.doors import Doors
+from ui.doors import Doors, short_session
+from ui.parts import Parts
 from ui.uploads import deleting
 from ui.words import translations
 
@@ -56,6 +59,7 @@ def _silently() -> Iterator[None]:
 
 def launch(page: gr.Blocks, host: str, port: int, routes: Sequence[Route]) -> str:
     """Serve the page, and `routes` beside it, in threads of its own; its address."""
+    route_utils.GradioMultiPartParser = Parts  # type: ignore[misc]  # it has no other way to limit what an upload may hold
     with _silently():
         _, address, _ = page.launch(
             server_name=host,
@@ -76,7 +80,12 @@ def launch(page: gr.Blocks, host: str, port: int, routes: Sequence[Route]) -> st
             theme=THEME,
             i18n=translations(),
             css=CSS,
-            app_kwargs={"routes": list(routes), "middleware": [Middleware(Doors)], "lifespan": deleting(page)},
+            app_kwargs={
+                "routes": list(routes),
+                "middleware": [Middleware(Doors)],
+                "lifespan": deleting(page),
+                "dependencies": [Depends(short_session)],
+            },
         )
     # Gradio makes one of every documented endpoint. Calls of one share no session, so the chat would remember nothing.
     offered: dict[str, str] = page.mcp_server_obj.tool_to_endpoint  # type: ignore[union-attr]  # there is one: it was asked for

@@ -61,6 +61,8 @@ def drop_old(page: gr.Blocks, folder: Path, before: float) -> None:
         try:
             if path.is_file() and path not in shown and path.stat().st_mtime < before:
                 path.unlink()
+                for known in page.temp_file_sets:  # from which Gradio takes only what it deletes itself
+                    known.discard(str(path))
         except FileNotFoundError:  # somebody else was faster
             continue
 

@@ -1,5 +1,7 @@
 """Steps: who gets how many tokens, who waits for whom, and who gives way."""
 
+import pytest
+
 from pipeline.engine.block_manager import BlockManager
 from pipeline.engine.scheduler import Scheduler, Step
 from pipeline.engine.sequence import Group, Sequence
@@ -120,12 +122,12 @@ def test_a_quarter_of_the_places_is_for_those_who_wait_for_no_picture() -> None:
     assert list(scheduler.waiting) == [shown[4]]
 
 
-def test_where_one_runs_at_a_time_it_may_wait_for_pictures() -> None:
-    _, scheduler = serving(max_running=1)
-    shown = prompt(1, 3)
-    shown.ready = False
-    scheduler.add(shown)
-    assert scheduler.admit() == [shown]
+@pytest.mark.parametrize(("places", "for_pictures"), [(1, 1), (2, 1), (3, 2), (7, 6), (8, 6), (16, 12)])
+def test_at_least_one_place_of_several_is_left_and_one_place_alone_is_for_anybody(places: int, for_pictures: int) -> None:
+    _, scheduler = serving(max_running=places)
+    for first in range(places):
+        scheduler.add(Group([Sequence([first, 0])], ready=False))
+    assert len(scheduler.admit()) == for_pictures
 
 
 def test_a_prompt_that_the_pool_cannot_hold_beside_the_others_waits_without_holding_blocks() -> None:
@@ -184,6 +186,23 @@ def test_prompts_that_hold_each_other_up_give_way_one_after_the_other_until_one_
     assert shares(run(blocks, scheduler)) == [(first, 4), (second, 4)]
     assert shares(run(blocks, scheduler)) == [(first, 8)]
     assert (scheduler.running, list(scheduler.waiting), scheduler.preemptions) == ([first], [second], 1)
+
+
+def test_of_several_prompts_that_hold_each_other_up_the_one_that_came_last_gives_way() -> None:
+    blocks, scheduler = serving(num_blocks=3, chunk=12)
+    groups = [Group([Sequence([start, *range(15)])]) for start in (1, 2, 3)]
+    scheduler.running += groups
+    assert shares(run(blocks, scheduler)) == [(group, 4) for group in groups]
+    run(blocks, scheduler)
+    assert (scheduler.running, list(scheduler.waiting)) == (groups[:1], groups[1:])
+
+
+def test_a_prompt_that_the_whole_pool_cannot_hold_is_exhausted() -> None:
+    blocks, scheduler = serving(num_blocks=2)
+    group = prompt(1, 12)
+    scheduler.add(group)
+    assert shares(run(blocks, scheduler)) == []
+    assert run(blocks, scheduler).exhausted == (group,)
 
 
 def test_beams_for_which_the_pool_has_no_room_even_alone_are_exhausted() -> None:

@@ -216,6 +216,28 @@ def test_too_much_is_refused_before_it_is_taken_in(http: httpx.Client, address: 
     assert alive(http)
 
 
+def test_what_is_no_file_in_an_upload_and_long_names_are_refused_before_they_are_held(http: httpx.Client, tmp_path: Path) -> None:
+    """A session's name is remembered thousands of times over, and a part without a file name is held in memory until it is whole."""
+    there, name = set(tmp_path.rglob("*")), "x" * 65
+    event = {"data": [None], "fn_index": 0, "session_hash": name}
+    answers = {
+        "a part that is no file": http.post("gradio_api/upload", files={"x": (None, b"x" * 1000)}),
+        "more files than a message has": http.post("gradio_api/upload", files=[("files", ("a.png", b"x"))] * 51),
+        "a session's name in the queue": http.post("gradio_api/queue/join", json=event),
+        "in a call": http.post("gradio_api/call/chat", json={**request(http.base_url, "Hi"), "session_hash": name}),
+        "in a direct call": http.post("gradio_api/run/look", json={"data": [], "session_hash": name}),
+        "in an address": http.get(f"gradio_api/heartbeat/{name}"),
+        "in a question": http.get("gradio_api/queue/data", params={"session_hash": name}),
+    }
+    progress = http.get("gradio_api/upload_progress", params={"upload_id": name}).status_code
+    print(json.dumps({"doors: names and parts": {"refused": len(answers), "statuses": sorted({answer.status_code for answer in answers.values()})}}))
+    assert {what: answer.status_code for what, answer in answers.items()} == dict.fromkeys(answers, 400)
+    assert "The name of a session has 65 characters; the limit is 64." in answers["in a call"].text
+    assert progress == 404
+    assert {path for path in tmp_path.rglob("*") if path.is_file()} <= there
+    assert alive(http)
+
+
 def test_an_upload_that_breaks_off_leaves_nothing_behind(http: httpx.Client, address: str, tmp_path: Path) -> None:
     part = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n' + bytes(200_000)
     line = socket.create_connection((urlsplit(address).hostname, urlsplit(address).port))

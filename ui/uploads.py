@@ -38,7 +38,9 @@ def _clear() -> None:
 
 
 def deleting(page: gr.Blocks) -> Callable[[Any], AbstractAsyncContextManager[None]]:
-    """What to do while the page is served: delete what is too old. Gradio's own way stops for good at a folder that a visitor names as a file."""
+    """What to do while the page is served: delete what is too old, and forget who waits for nothing. Gradio's own way of deleting stops for good at a
+    folder that a visitor names as a file; of sessions it forgets none.
+    """
 
     @asynccontextmanager
     async def lifespan(_: object) -> AsyncIterator[None]:
@@ -46,12 +48,19 @@ def deleting(page: gr.Blocks) -> Callable[[Any], AbstractAsyncContextManager[Non
             while True:
                 await asyncio.sleep(LOOK_SECONDS)
                 await asyncio.to_thread(drop_old, page, Path(get_upload_folder()), time.time() - KEEP_SECONDS)
+                forget_idle(page._queue.pending_event_ids_session)
 
         task = asyncio.create_task(go_on())
         yield
         task.cancel()
 
     return lifespan
+
+
+def forget_idle(waiting: dict[str, set[str]]) -> None:
+    """Forget the sessions that wait for no request, in the thread of the event loop, where all is done to them."""
+    for session in [session for session, events in waiting.items() if not events]:
+        del waiting[session]
 
 
 def drop_old(page: gr.Blocks, folder: Path, before: float) -> None:

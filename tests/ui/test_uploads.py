@@ -4,6 +4,12 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import httpx
+import pytest
+
+from tests.reliability.visiting import request
+from tests.serving import HOLD, Scripted, served, until, words
+from ui import uploads
 from ui.uploads import drop_old
 
 
@@ -20,3 +26,19 @@ def test_what_was_deleted_is_not_remembered_either(tmp_path: Path) -> None:
     drop_old(page, tmp_path, now + 60)
     assert [path.exists() for path in (old, shown, new)] == [False, True, False]
     assert known == ({str(shown)}, set())
+
+
+def test_sessions_that_wait_for_nothing_are_forgotten_and_those_that_wait_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[list[set[str]]] = []
+    forget = uploads.forget_idle
+
+    def look(waiting: dict[str, set[str]]) -> None:
+        forget(waiting)
+        looks.append([set(events) for events in waiting.values()])
+
+    monkeypatch.setattr(uploads, "forget_idle", look)
+    monkeypatch.setattr(uploads, "LOOK_SECONDS", 0.02)
+    with served(Scripted(words("fine"), words(HOLD)), tmp_path) as address, httpx.Client(base_url=address, timeout=60) as http:
+        first, second = (http.post("gradio_api/call/chat", json=request(address, "Hi")).json()["event_id"] for _ in range(2))
+        assert "fine" in http.get(f"gradio_api/call/chat/{first}").text
+        until(lambda: looks and looks[-1] == [{second}])

@@ -30,15 +30,18 @@ from tests.serving import until
 VISITORS, SAMPLE_SECONDS = 4, 5.0
 CEILING_MIB, MOST_GROWTH_MIB_PER_1000 = 16 * 1024, 20
 KV_CACHE_BYTES, VISION_CACHE_BYTES, SESSIONS = 20_000_000, 16 * 2**20, 200
+KEEP_SECONDS, LOOK_SECONDS = 120, 30  # of uploads, and of what is known of them
 # Gradio itself remembers 2,000 sessions' queues of messages, 3 KiB each, and 10,000 requests.
 APP = f"""
 import functools
 import gradio.queueing
 of_sessions = gradio.queueing.LRUCache
 gradio.queueing.LRUCache = lambda _: of_sessions({SESSIONS})
-import app, ui.server
+import app, ui.cost, ui.server, ui.uploads
 ui.server.MAX_SESSIONS = {SESSIONS}
+ui.uploads.KEEP_SECONDS, ui.uploads.LOOK_SECONDS = {KEEP_SECONDS}, {LOOK_SECONDS}
 app.EngineConfig = functools.partial(app.EngineConfig, kv_cache_bytes={KV_CACHE_BYTES}, vision_cache_bytes={VISION_CACHE_BYTES})
+ui.cost.EngineConfig = app.EngineConfig
 app.main()
 """
 REPORT = Path(__file__).parents[2] / "bench" / "results"

@@ -118,7 +118,7 @@ def outcomes(way: Callable[[Path], Any], folder: Path, first: int) -> Iterator[d
         except Exception as error:  # what is counted
             outcome = f"unhandled: {type(error).__name__}"
         decoding = served.assistant._decoder.peak_kib / 1024 if isinstance(served, Ours) else 0
-        yield {"outcome": outcome, "peak_mib": round(max(_peak_mib() - before, decoding))}
+        yield {"outcome": outcome, "peak_mib": round(_peak_mib() - before + decoding)}
 
 
 def hostile_files(way: str, folder: Path) -> dict[str, Any]:

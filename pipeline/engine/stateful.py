@@ -111,6 +111,9 @@ class StatefulEngine:
                 if not self._waiting:
                     return
                 self._running = ticket = self._waiting.popleft()
+                self._drop_cancelled()
+                for ahead, waiting in enumerate(self._waiting, start=1):
+                    waiting.publish(Progress("queued", 0, ahead))
             try:
                 outcome: Event = self._answer(ticket)
             except Exception as cause:

@@ -126,6 +126,17 @@ def test_a_full_queue_refuses_with_its_length_and_cancelled_places_are_free_agai
     assert recorders[1].outcome().token_ids == recorders[2].outcome().token_ids
 
 
+def test_who_waits_hears_of_each_place_that_they_move_up(asker: Asker) -> None:
+    hold = Hold(Tokens)
+    first = asker.submit(asker.request(Message.user("Hi")), hold)
+    assert hold.reached.wait(60)
+    second, third = (asker.submit(asker.request(Message.user(words))) for words in ("And I?", "And I too?"))
+    hold.released.set()
+    assert {recorder.outcome().reason for recorder in (first, second, third)} <= {"stop", "length"}
+    places = [[event.total for event in recorder.events if isinstance(event, Progress) and event.stage == "queued"] for recorder in (second, third)]
+    assert places == [[1], [2, 1]]
+
+
 def test_a_failure_of_the_model_is_told_and_does_not_spoil_the_next_answer(
     asker: Asker, image: Callable[[str], Image], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,6 @@
 """A Hub repo, a revision and patterns -> its files in a local folder whose name is the commit; what the Hub refuses -> one plain sentence."""
 
+import contextlib
 import logging
 import threading
 import time
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 import httpx2
-from huggingface_hub import get_cached_repo_tree, get_token, snapshot_download
+from huggingface_hub import constants, get_cached_repo_tree, get_token, snapshot_download
 from huggingface_hub.errors import (
     CachedRepoTreeNotFoundError,
     DryRunError,
@@ -20,7 +21,8 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils import parse_ratelimit_headers, tqdm  # type: ignore[attr-defined]
+from huggingface_hub.file_download import repo_folder_name
+from huggingface_hub.utils import WeakFileLock, parse_ratelimit_headers, tqdm  # type: ignore[attr-defined]
 
 from pipeline.errors import ArtifactError
 
@@ -50,15 +52,14 @@ def download(repo: str, revision: str | None, patterns: Sequence[str], progress:
     """
     wanted = _wanted(repo, revision, patterns)
     try:
-        folder = patiently(lambda: _snapshot(wanted, progress))
+        _drop_broken_off(repo)
+        return patiently(lambda: _snapshot(wanted, progress))
     except HFValidationError as cause:
         raise ArtifactError(f"{repo} is not a Hub id of the form OWNER/NAME.") from cause
     except FAILURES as cause:
         if _may_pass(cause) and (cached := _cached(wanted)):
             return cached
         raise ArtifactError(sentence(cause, repo, revision, "is not in the cache, and out of reach")) from cause
-    _drop_broken_off(folder)
-    return folder
 
 
 def bytes_to_fetch(repo: str, revision: str, patterns: Sequence[str]) -> int:
@@ -88,10 +89,14 @@ def listing(repo: str, folder: Path) -> list[str]:
         return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
 
 
-def _drop_broken_off(folder: Path) -> None:
-    """Delete what downloads that were killed left of files that are whole by now: the client begins each anew under another name."""
-    for left in folder.parent.parent.glob("blobs/*.incomplete"):
-        if left.with_name(left.name.partition(".")[0]).exists():
+def _drop_broken_off(repo: str) -> None:
+    """Delete what downloads that were killed have left, before anything else needs the room: the client begins each anew under another name."""
+    name = repo_folder_name(repo_id=repo, repo_type="model")
+    for left in Path(constants.HF_HUB_CACHE, name).glob("blobs/*.incomplete"):
+        # The client's own lock on a file, which the system takes from a process that is killed.
+        lock = Path(constants.HF_HUB_CACHE, ".locks", name, f"{left.name.partition('.')[0]}.lock")
+        # Where it cannot be had, the file is still being written, or the cache is not ours to change.
+        with contextlib.suppress(OSError), WeakFileLock(lock, timeout=0.1):
             left.unlink(missing_ok=True)
 
 

@@ -1,7 +1,9 @@
 """What comes from a Hub, how patiently, and what is said of what does not come."""
 
 import errno
+import re
 import socket
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -62,6 +64,42 @@ def test_what_is_in_the_cache_is_not_fetched_again(published: Server, folder: Pa
     published.log.clear()
     assert _files(download(REPO, None, ALL)) == _files(folder)
     assert not published.asked("resolve.*config.json")
+
+
+def _incomplete(tmp_path: Path) -> list[Path]:
+    return list((tmp_path / "cache").rglob("*.incomplete"))
+
+
+def test_what_a_killed_download_left_is_gone_before_anything_is_fetched(published: Server, tmp_path: Path) -> None:
+    blobs = tmp_path / "cache" / "models--owner--name" / "blobs"
+    blobs.mkdir(parents=True)
+    left = blobs / "0123abcd.4567.incomplete"
+    left.write_bytes(b"half")
+    seen: list[bool] = []
+    published.watch = lambda *_: seen.append(left.exists())
+    download(REPO, None, ["*.json"])
+    assert set(seen) == {False}
+
+
+def test_what_another_download_is_writing_stays(published: Server, folder: Path, tmp_path: Path) -> None:
+    held, go_on = threading.Event(), threading.Event()
+
+    def watch(number: int, moment: str) -> None:
+        if moment == "come" and re.search("GET .*resolve.*model.bin", str(published.log[number - 1])):
+            held.set()
+            go_on.wait()
+
+    published.watch = watch
+    other = threading.Thread(target=download, args=(REPO, None, ["*.bin"]))
+    other.start()
+    held.wait()
+    try:
+        download(REPO, None, ["*.json"])
+        assert len(_incomplete(tmp_path)) == 1
+    finally:
+        go_on.set()
+        other.join()
+    assert _files(download(REPO, None, ALL)) == _files(folder)
 
 
 def test_what_would_be_fetched_is_known_before(published: Server, folder: Path) -> None:

@@ -1,12 +1,14 @@
 """Command line: a MiniCPM-V 2.6 checkpoint (a folder or a Hub id) -> a folder of OpenVINO IR -> if asked to, a repo on the Hub.
 
-Exit status 0 when it is done, 2 for an error of the person who asked, with one sentence on standard error, 1 for a fault of ours.
+Exit status 0 when it is done, 2 for an error of the person who asked, with one sentence on standard error, 130 when it is interrupted, 1 for a fault
+of ours.
 """
 
 import argparse
 import contextlib
 import ctypes
 import logging
+import os
 import signal
 import sys
 from pathlib import Path
@@ -14,6 +16,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import PIL.Image
+
+#: The exit status that shells know of a Ctrl-C.
+INTERRUPTED = 130
 
 
 class Interruption:
@@ -78,8 +83,8 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             kept = ", ".join(kept_steps(options.output))
             rest = f"kept for the next run of the same command: {kept}" if kept else "nothing was written"
-        print(f"Interrupted: {rest}.", file=sys.stderr)
-        return 130
+        print(f"\nInterrupted: {rest}.", file=sys.stderr)  # below the bar of a download and the terminal's ^C
+        return INTERRUPTED
     return 0
 
 
@@ -159,4 +164,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    if status == INTERRUPTED:
+        os._exit(status)  # a download under way cannot be interrupted, and the interpreter's own end would wait for it
+    sys.exit(status)

@@ -5,6 +5,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
@@ -53,7 +54,7 @@ def download(repo: str, revision: str | None, patterns: Sequence[str], progress:
     wanted = _wanted(repo, revision, patterns)
     try:
         _drop_broken_off(repo)
-        return patiently(lambda: _snapshot(wanted, progress))
+        return patiently(lambda: _interruptible_snapshot(wanted, progress))
     except HFValidationError as cause:
         raise ArtifactError(f"{repo} is not a Hub id of the form OWNER/NAME.") from cause
     except FAILURES as cause:
@@ -91,13 +92,16 @@ def listing(repo: str, folder: Path) -> list[str]:
 
 def _drop_broken_off(repo: str) -> None:
     """Delete what downloads that were killed have left, before anything else needs the room: the client begins each anew under another name."""
-    name = repo_folder_name(repo_id=repo, repo_type="model")
-    for left in Path(constants.HF_HUB_CACHE, name).glob("blobs/*.incomplete"):
+    for left in _unfinished(repo):
         # The client's own lock on a file, which the system takes from a process that is killed.
-        lock = Path(constants.HF_HUB_CACHE, ".locks", name, f"{left.name.partition('.')[0]}.lock")
+        lock = Path(constants.HF_HUB_CACHE, ".locks", left.parent.parent.name, f"{left.name.partition('.')[0]}.lock")
         # Where it cannot be had, the file is still being written, or the cache is not ours to change.
         with contextlib.suppress(OSError), WeakFileLock(lock, timeout=0.1):
             left.unlink(missing_ok=True)
+
+
+def _unfinished(repo: str) -> set[Path]:
+    return set(Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=repo, repo_type="model")).glob("blobs/*.incomplete"))
 
 
 def _cached(wanted: dict[str, Any]) -> Path | None:
@@ -106,6 +110,26 @@ def _cached(wanted: dict[str, Any]) -> Path | None:
         return Path(snapshot_download(**wanted, local_files_only=True))
     except LocalEntryNotFoundError:
         return None
+
+
+def _interruptible_snapshot(wanted: dict[str, Any], progress: Progress | None) -> Path:
+    """In a thread that an interruption leaves behind, without the files that it has begun: the client would end the downloads under way first."""
+    others = _unfinished(wanted["repo_id"])
+    outcome: Future[Path] = Future()
+
+    def fetch() -> None:
+        try:
+            outcome.set_result(_snapshot(wanted, progress))
+        except BaseException as error:  # raised in the thread that waits
+            outcome.set_exception(error)
+
+    try:
+        threading.Thread(target=fetch, daemon=True).start()
+        return outcome.result()
+    except KeyboardInterrupt:
+        for begun in _unfinished(wanted["repo_id"]) - others:
+            begun.unlink(missing_ok=True)
+        raise
 
 
 def _snapshot(wanted: dict[str, Any], progress: Progress | None) -> Path:

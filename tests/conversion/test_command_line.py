@@ -1,7 +1,10 @@
+import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from random import Random
@@ -188,7 +191,32 @@ sys.exit(convert.main(sys.argv[1:]))
 def test_a_signal_is_heard_though_openvino_took_its_stack_for_signals_away(golden, tmp_path):
     command = [sys.executable, "-c", INTERRUPTED, str(golden / "tiny_model"), "--output", str(tmp_path / "out")]
     done = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True, timeout=50)
-    assert (done.returncode, done.stderr) == (130, "Interrupted: nothing was written.\n")
+    assert (done.returncode, done.stderr) == (130, "\nInterrupted: nothing was written.\n")
+
+
+def test_a_download_that_is_interrupted_ends_at_once_and_leaves_no_unfinished_file(hub, golden, tmp_path):
+    source, held, go_on = golden / "tiny_model", threading.Event(), threading.Event()
+    hub.hub.publish("owner/name", source, [path.name for path in source.iterdir()])
+
+    def watch(number, moment):
+        if moment == "come" and re.search("GET .*/model.safetensors", str(hub.log[number - 1])) and not held.is_set():
+            held.set()
+            go_on.wait()
+
+    hub.watch = watch
+    # Unless it ends before, it asks for the file again after a minute.
+    client = {"HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1", "HF_HUB_DOWNLOAD_TIMEOUT": "60"}
+    command = [sys.executable, "convert.py", "owner/name", "--output", str(tmp_path / "out"), "--group-size", "32"]
+    with subprocess.Popen(command, cwd=ROOT, env=os.environ | client, stderr=subprocess.PIPE, text=True) as process:
+        while not held.wait(0.1):
+            assert process.poll() is None
+        assert list((tmp_path / "home").rglob("*.incomplete"))
+        process.send_signal(signal.SIGTERM)
+        _, stderr = process.communicate()
+    go_on.set()
+    assert len(hub.asked("GET .*/model.safetensors")) == 1
+    assert (process.returncode, stderr.splitlines()[-1]) == (130, "Interrupted: nothing was written.")
+    assert not list((tmp_path / "home").rglob("*.incomplete"))
 
 
 def test_the_fallback_is_refused_where_nothing_could_fall_back(capsys):

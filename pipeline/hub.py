@@ -36,7 +36,8 @@ Progress: TypeAlias = Callable[[int, int], None]
 
 #: How the Hub's client fails; RuntimeErrors come from Xet, its other way to carry bytes.
 FAILURES = (httpx2.HTTPError, OSError, RuntimeError)
-CUT = (httpx2.TimeoutException, httpx2.NetworkError, httpx2.RemoteProtocolError)
+#: The last two are Python's own, which Xet raises for what befalls the network.
+CUT = (httpx2.TimeoutException, httpx2.NetworkError, httpx2.RemoteProtocolError, ConnectionError, TimeoutError)
 BUSY = frozenset({408, 429, 500, 502, 503, 504})
 #: Seconds between attempts. The client makes some of its own, but none when it asks for a revision or when a large file breaks off for good.
 WAITS = (1, 2, 4, 8)
@@ -198,7 +199,7 @@ def sentence(error: Exception, repo: str, revision: str | None = None, out_of_re
             fact = f"is closed to this token{_in_its_words(error)}"
         case HfHubHTTPError():
             fact = f"{out_of_reach}: the Hub answers with {_kind(error)}{_in_its_words(error)}"
-        case httpx2.TransportError() | LocalEntryNotFoundError() | OfflineModeIsEnabled():
+        case httpx2.TransportError() | LocalEntryNotFoundError() | ConnectionError() | TimeoutError():
             fact = f"{out_of_reach}: there is no connection to the Hub"
         case OSError(strerror=str(strerror)):
             fact = f"{out_of_reach}: {strerror}"
@@ -218,6 +219,8 @@ def _may_pass(error: Exception) -> bool:
     error = _root(error)
     if isinstance(error, HfHubHTTPError):
         return error.response.status_code in BUSY
+    if isinstance(error, OfflineModeIsEnabled):  # a ConnectionError
+        return False
     # A bare OSError is the client's own: a file arrived with another size than announced.
     return isinstance(error, (*CUT, RuntimeError)) or (type(error) is OSError and error.errno is None)
 

@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
 import pytest
@@ -173,6 +174,32 @@ def test_what_passes_is_waited_for(published: Server, folder: Path, request_: st
     assert published.faults[0].times == 0
 
 
+@pytest.fixture(params=[ConnectionError, TimeoutError])
+def as_xet_fails(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> list[Exception]:
+    """What the client will raise, one a call, before it fetches anything."""
+    failures: list[Exception] = [request.param("dispatch failure")]
+    snapshot_download = room.snapshot_download
+
+    def failing(**wanted: Any) -> object:
+        if failures:
+            raise failures.pop()
+        return snapshot_download(**wanted)
+
+    monkeypatch.setattr(room, "snapshot_download", failing)
+    return failures
+
+
+def test_what_befalls_xet_is_waited_for(published: Server, folder: Path, as_xet_fails: list[Exception]) -> None:
+    assert _files(download(REPO, None, ALL)) == _files(folder)
+    assert published.waits == [1]
+
+
+def test_an_xet_that_stays_away_is_no_connection(published: Server, as_xet_fails: list[Exception]) -> None:
+    as_xet_fails *= len(room.WAITS) + 1
+    with pytest.raises(ArtifactError, match=r"not in the cache, and out of reach: there is no connection to the Hub\.$"):
+        download(REPO, None, ALL)
+
+
 def test_the_waits_grow_and_end(published: Server) -> None:
     published.faults = [Fault("revision/main", 503, times=100)]
     with pytest.raises(ArtifactError, match="the Hub answers with 503 Service Unavailable"):
@@ -244,4 +271,4 @@ def test_nobody_is_asked_where_the_client_is_told_to_stay_offline(hub: Server, m
         ArtifactError, match=r"^The model repo owner/name is not in the cache, and out of reach at revision v9: there is no connection"
     ):
         download(REPO, "v9", ALL)
-    assert hub.log == []
+    assert (hub.log, hub.waits) == ([], [])

@@ -9,10 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from huggingface_hub import HfApi
 
 from conversion.publish import Target, check_access, publish
 from pipeline.artifacts import BUNDLED, LANGUAGE_MODEL, MANIFEST, REQUIRED, File, Manifest, obtain
 from pipeline.errors import ArtifactError, InputError
+from pipeline.hub import WAITS
 from tests.hub.repos import Account
 from tests.hub.server import Fault, Server
 
@@ -201,6 +203,20 @@ def test_a_hub_that_stays_away_is_one_sentence_and_the_branch_stays_as_it_was(hu
         publish(folder, TARGET)
     hub.faults = []
     assert _pulled() == _contents(tmp_path / "old")
+
+
+@pytest.mark.parametrize("error", [ConnectionError, TimeoutError])
+def test_an_xet_that_fails_is_waited_for_and_then_no_connection(hub, folder, monkeypatch, error):
+    asked = []
+
+    def create_commit(*_, **__):
+        asked.append(None)
+        raise error("dispatch failure")
+
+    monkeypatch.setattr(HfApi, "create_commit", create_commit)
+    with pytest.raises(InputError, match=r"^The model repo owner/name is out of reach at revision main: there is no connection to the Hub\.$"):
+        publish(folder, TARGET)
+    assert len(asked) == len(WAITS) + 1
 
 
 def test_two_pushes_at_once_do_not_mix(hub, tmp_path, folder):

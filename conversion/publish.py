@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationCopy, CommitOperationDelete, HfApi
+from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationCopy, CommitOperationDelete, HfApi, ModelCard
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, RepositoryNotFoundError
 
-from pipeline.artifacts import MANIFEST, File, Manifest, verify
+from pipeline.artifacts import CARD, MANIFEST, File, Manifest, verify
 from pipeline.errors import ArtifactError, InputError
 from pipeline.hub import FAILURES, patiently, sentence
 
@@ -79,6 +79,8 @@ def publish(folder: Path, target: Target) -> None:
     staging = f"incoming-{target.branch}-{File.of(folder / MANIFEST).sha256[:12]}"
     api = HfApi()
     with _plainly(target):
+        if CARD in files:
+            _check_card(folder / CARD)
         patiently(lambda: api.create_repo(target.repo, private=target.private or None, exist_ok=True))
         _check_private(api, target)
         if target.branch != MAIN:
@@ -97,6 +99,22 @@ def publish(folder: Path, target: Target) -> None:
         released = patiently(lambda: _release(api, folder, files.keys() - set(weights), weights, target, staging))
         patiently(lambda: _clear(api, target, staging))
     logger.info("%s is published: %s", folder, released.commit_url)
+
+
+def _check_card(path: Path) -> None:
+    """People may edit the card; the Hub looks at it again in the last step, and by then all weights would be sent.
+
+    Raises:
+        InputError: it is not there, or its front matter is not what the Hub takes.
+    """
+    if not path.is_file():
+        raise InputError(f"{path} is missing, though the manifest lists it.")
+    try:
+        patiently(ModelCard.load(path).validate)
+    except FAILURES:
+        raise
+    except Exception as cause:  # the client's ValueError, or one of YAML's own
+        raise InputError(f"The front matter of {path} is not in order: {_in_a_line(cause)}.") from cause
 
 
 def _send(api: HfApi, folder: Path, name: str, target: Target, staging: str) -> None:
@@ -169,3 +187,9 @@ def _plainly(target: Target) -> Iterator[None]:
         raise InputError(sentence(cause, target.repo, target.branch)) from cause
     except FAILURES as cause:
         raise InputError(sentence(cause, target.repo, target.branch)) from cause
+    except ValueError as cause:  # the client's own word for what the Hub would not take, or did not
+        raise InputError(f"What was to be pushed to {target.repo} is refused: {_in_a_line(cause)}.") from cause
+
+
+def _in_a_line(error: Exception) -> str:
+    return " ".join(str(error).split()).removesuffix(".")

@@ -12,7 +12,7 @@ import pytest
 from huggingface_hub import HfApi
 
 from conversion.publish import Target, check_access, publish
-from pipeline.artifacts import BUNDLED, LANGUAGE_MODEL, MANIFEST, REQUIRED, File, Manifest, obtain
+from pipeline.artifacts import BUNDLED, CARD, LANGUAGE_MODEL, MANIFEST, REQUIRED, File, Manifest, obtain
 from pipeline.errors import ArtifactError, InputError
 from pipeline.hub import WAITS
 from tests.hub.repos import Account
@@ -124,6 +124,44 @@ def test_only_a_folder_that_its_manifest_vouches_for_is_pushed(hub, folder, dama
     with pytest.raises((ArtifactError, InputError), match=LANGUAGE_MODEL if damage == "cut" else "only a folder that convert.py wrote is pushed"):
         publish(folder, TARGET)
     assert hub.log == []
+
+
+@pytest.fixture
+def with_card(tmp_path):
+    return _folder(tmp_path / "with card", "---\nlicense: mit\n---\n", (*REQUIRED, CARD))
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (None, "is missing, though the manifest lists it."),
+        ("---\nlicense: [mit\n---\n", r"The front matter of .* is not in order: .*line 1, column 10.*"),
+        ("---\nmit\n---\n", "The front matter of .* is not in order: repo card metadata block should be a dict."),
+    ],
+)
+def test_a_card_that_cannot_be_read_is_refused_before_anything_is_sent(hub, with_card, text, sentence):
+    if text is None:
+        (with_card / CARD).unlink()
+    else:
+        (with_card / CARD).write_text(text)
+    with pytest.raises(InputError, match=sentence):
+        publish(with_card, TARGET)
+    assert hub.log == []
+
+
+def test_a_card_that_the_hub_does_not_take_is_refused_in_its_words_before_anything_is_sent(hub, with_card):
+    (with_card / CARD).write_text("---\nlicense: mine\n---\n")
+    with pytest.raises(InputError, match=r'^The front matter of .*README.md is not in order: - Error: "license" must be one of .*\.$'):
+        publish(with_card, TARGET)
+    assert hub.hub.repos == {}
+    (with_card / CARD).write_text("---\nlicense: mit\n---\nEdited.\n")
+    publish(with_card, TARGET)
+    assert _pulled() == _contents(with_card)
+
+
+def test_a_name_that_the_client_does_not_take_is_one_sentence(hub, folder):
+    with pytest.raises(InputError, match=r"^What was to be pushed to owner/a--b is refused: Cannot have -- or \.\. in repo_id: 'owner/a--b'\.$"):
+        publish(folder, Target("owner/a--b"))
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from tests.hub.repos import Account, Body, Entry, Hub, Refused, goes_to_lfs
+
+LICENSES = ("apache-2.0", "mit")
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,10 @@ def create_repo(call: Call) -> Answer:
 
 
 def validate_yaml(call: Call) -> Answer:
+    """Of the Hub's many rules one: a licence is among those that it knows."""
+    stated = re.search(r"^license: (.*)$", call.json()["content"], re.MULTILINE)
+    if stated and stated[1] not in LICENSES:
+        return Answer(f'- Error: "license" must be one of [{", ".join(LICENSES)}]'.encode(), 400)
     return as_json({"errors": [], "warnings": []})
 
 

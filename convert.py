@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import ctypes
 import logging
+import math
 import os
 import signal
 import sys
@@ -121,7 +122,18 @@ def _pictures(folder: Path | None) -> "list[PIL.Image.Image]":
     # They are held in memory all at once, and each slice of them is computed several times.
     count = min(len(paths), COUNT)
     chosen = [paths[index * len(paths) // count] for index in range(count)]
-    return [load_image(Image(path), MediaLimits(), path.name).image for path in chosen]
+    return [_reduced(load_image(Image(path), MediaLimits(), path.name).image) for path in chosen]
+
+
+def _reduced(picture: "PIL.Image.Image") -> "PIL.Image.Image":
+    """At most as large as all its slices together: more of a camera's pixels the model never sees, and sixty such pictures would fill the memory."""
+    from pipeline.config import SliceConfig  # noqa: PLC0415
+
+    slices = SliceConfig()
+    scale = math.sqrt(slices.max_slice_nums / (picture.width * picture.height)) * slices.scale_resolution
+    if scale >= 1:
+        return picture
+    return picture.resize((max(round(picture.width * scale), 1), max(round(picture.height * scale), 1)))
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:

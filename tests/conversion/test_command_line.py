@@ -17,7 +17,9 @@ import convert
 from conversion.workspace import RECORD, kept_steps, place_of
 from demo.calibration import COUNT
 from pipeline.artifacts import BUNDLED, Manifest, obtain, verify
+from pipeline.config import SliceConfig
 from pipeline.errors import InputError
+from pipeline.preprocess import plan
 
 ROOT = Path(convert.__file__).parent
 
@@ -80,6 +82,26 @@ def test_calibration_pictures_come_from_a_folder_or_are_drawn(golden, tmp_path):
     drawn = convert._pictures(None)
     assert len(drawn) >= 50
     assert {picture.mode for picture in (*named, *drawn)} == {"RGB"}
+
+
+@pytest.mark.parametrize("size", [(4000, 3000), (1344, 1345), (20000, 100)])
+def test_of_calibration_pictures_no_more_is_held_than_the_model_sees(tmp_path, size):
+    slices = SliceConfig()
+    PIL.Image.new("RGB", size).save(tmp_path / "a.png")
+    (picture,) = convert._pictures(tmp_path)
+    assert picture.width * picture.height <= slices.max_slice_nums * slices.scale_resolution**2 + max(picture.size)  # sides are whole
+    assert plan(picture.size, slices).tgt_sizes == plan(size, slices).tgt_sizes
+
+
+def test_a_line_for_calibration_stays_one(tmp_path):
+    PIL.Image.new("L", (1, 8_000_000)).save(tmp_path / "a.png")
+    assert convert._pictures(tmp_path)[0].width == 1
+
+
+def test_calibration_pictures_that_are_not_too_large_stay_as_they_are(tmp_path):
+    picture = PIL.Image.effect_noise((1344, 1344), 50).convert("RGB")
+    picture.save(tmp_path / "a.png")
+    assert convert._pictures(tmp_path) == [picture]
 
 
 @pytest.mark.parametrize(("folder", "sentence"), [("missing", "is not a folder of pictures."), ("broken", "is not a picture in a known format")])

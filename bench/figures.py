@@ -89,7 +89,8 @@ def _expected(result: dict[str, Any]) -> str:
     return "\n".join(
         [
             f"One run on {result['cores']} cores, within {result['limit']}. The weights are random and of the real geometry ({result['layers']} "
-            f"layers, {result['vision_layers']} in the image encoder): neither time nor memory depends on what they are.",
+            f"layers, {result['vision_layers']} in the image encoder): neither time nor memory depends on what they are. Files "
+            "go to the Hub and come from it over plain HTTP here; with the real one it is Xet.",
             "",
             "| step | seconds | anonymous memory at most, GiB | with mapped files, GiB |",
             "|---|---|---|---|",
@@ -97,7 +98,8 @@ def _expected(result: dict[str, Any]) -> str:
             "",
             f"Megabytes on disk: {sizes}.",
             "",
-            "Each part beside the checkpoint on the same inputs (random weights are the hardest to round):",
+            "Each part beside the checkpoint on the same inputs (random weights are the hardest to round by cosine and error; trained ones, which "
+            "are surer of their words, diverge by more nats):",
             "",
             *fidelity_table(result["fidelity"]),
         ]

@@ -1,6 +1,7 @@
 """The files around the code: pins, front matter and figures that agree with each other."""
 
 import re
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 from huggingface_hub import metadata_load
@@ -15,6 +16,14 @@ def test_every_requirement_is_pinned_exactly() -> None:
     for path in REQUIREMENTS:
         for line in path.read_text().splitlines():
             assert not line or line.startswith(("#", "-r ")) or re.fullmatch(r"[A-Za-z0-9_.\[\]-]+==[0-9.]+", line), (path.name, line)
+
+
+def test_whatever_the_space_imports_is_pinned() -> None:
+    sources = [ROOT / "app.py", *(ROOT / "ui").rglob("*.py"), *(ROOT / "pipeline").rglob("*.py")]
+    imported = {name for path in sources for name in re.findall(r"^ *(?:from|import) (\w+)", path.read_text(), re.M)}
+    packages = {package.replace("_", "-") for name, found in packages_distributions().items() if name in imported for package in found}
+    pinned = set(re.findall(r"^([a-z0-9-]+)", REQUIREMENTS[0].read_text(), re.M))
+    assert packages - pinned == {"gradio-client"}, "which Gradio itself pins"
 
 
 def test_the_space_installs_no_conversion_library() -> None:

@@ -181,6 +181,7 @@ class Engine:
         except Exception as cause:
             # No keys and values were being written: it is a matter of this request alone.
             logger.exception("Pictures could not be encoded")
+            self._failures += 1
             self._end(job, Failed.because(cause))
             return
         job.receive(dict(zip((piece.digest for piece in batch), encoded, strict=True)))

@@ -110,7 +110,7 @@ async def short_session(request: Request) -> None:
         HTTPException: the name that a session is given is longer than such names are.
     """
     named: list[object] = [request.query_params.get("session_hash"), request.path_params.get("session_hash")]
-    if request.method == "POST" and request.url.path != UPLOAD:
+    if request.method == "POST" and request.scope["path"] != UPLOAD:
         with contextlib.suppress(ValueError):  # what is no JSON names no session
             body = await request.json()
             named.append(body.get("session_hash") if isinstance(body, dict) else None)

@@ -37,7 +37,7 @@ test-conversion:
 	$(DEV) -m pytest tests/conversion tests/bench
 
 test-rest:
-	$(DEV) -m pytest tests --ignore=tests/bench --ignore=tests/browser --ignore=tests/conversion --ignore=tests/reliability
+	$(DEV) -m pytest --cov tests --ignore=tests/bench --ignore=tests/browser --ignore=tests/conversion --ignore=tests/reliability
 
 lint: .venv-dev/installed
 	$(DEV) -m ruff format --check .

@@ -108,6 +108,9 @@ class Chat(gr.ChatInterface):
 
     def _setup_events(self) -> None:
         self._stoppable: list[Any] = []
+        # Before Gradio's own steps, each of which waits for the server.
+        for asking in (self.chatbot.retry, self.chatbot.example_select):
+            asking(None, None, [self.textbox], js=_LOCKED, **_QUIET)
         super()._setup_events()
         edited = self.edited.input(self._replaced, [self.chatbot_state, self.edited], [self.chatbot, self.chatbot_state, self.saved_input], **_QUIET)
         asked = edited.then(self._append_message_to_history, [self.saved_input, self.chatbot_state], [self.chatbot], **_QUIET).then(
@@ -140,9 +143,8 @@ class Chat(gr.ChatInterface):
         told.then(None, [self.textbox, self.price], [self.price], js=_PRICE_OF_SOMETHING, **_QUIET)
         self._leave_the_message_box()
 
-    def _setup_stop_events(self, event_triggers: list[Any], events_to_cancel: list[Any], after_success: Any) -> None:
-        for triggered in (after_success.success, *event_triggers):
-            triggered(None, None, [self.textbox], js=_LOCKED, **_QUIET)
+    def _setup_stop_events(self, event_triggers: list[Any], events_to_cancel: list[Any], after_success: Any) -> None:  # noqa: ARG002  # Gradio names it
+        after_success.success(None, None, [self.textbox], js=_LOCKED, **_QUIET)
         for event in events_to_cancel:
             for ended in (event.then, event.failure):
                 ended(None, None, [self.textbox], js=_FREE, **_QUIET)
@@ -150,12 +152,12 @@ class Chat(gr.ChatInterface):
         self._stoppable += events_to_cancel
 
     def _leave_the_message_box(self) -> None:
-        """Without the steps with which Gradio empties and unlocks the message box after an answer, by the queue: late, so that what a visitor had
-        typed since, or even sent, would be lost.
+        """Without the steps with which Gradio locks, empties and unlocks the message box around an answer, by the server: late, so that what a
+        visitor had typed since, or even sent, would be lost.
         """
         events = get_blocks_context().fns  # type: ignore[union-attr]  # there is one while events are set up
         for step, event in list(events.items()):
-            if event.outputs == [self.textbox] and event.trigger_after is not None and event.queue:
+            if event.outputs == [self.textbox] and event.trigger_after is not None and event.fn is not None:
                 for following in events.values():
                     if following.trigger_after == step:
                         following.trigger_after = event.trigger_after

@@ -235,6 +235,21 @@ def test_every_way_of_asking_can_be_stopped_and_says_so(visitor: Visitor, tmp_pa
     assert said == ([Message.assistant("Once upon")] if moment == "text" else [])
 
 
+def test_while_an_example_is_answered_nothing_else_can_be_asked(visitor: Visitor, tmp_path: Path) -> None:
+    assistant = Scripted([TextDelta("Once upon"), HOLD])
+    with served(assistant, tmp_path) as address:
+        visitor.open(address, assistant)
+        visitor.box.fill("Something else")
+        with visitor.held("**/queue/join*"):
+            visitor.page.locator(".example").first.click()
+            expect(visitor.box).to_be_disabled()
+        expect(visitor.answers).to_have_text(["Once upon"])
+        expect(visitor.box).to_be_disabled()
+        visitor.stop.click()
+        visitor.settled()
+        expect(visitor.box).to_have_value("Something else")
+
+
 def test_an_answer_that_was_cut_says_so(visitor: Visitor, tmp_path: Path) -> None:
     assistant = Scripted([TextDelta("one two"), answer("one two", finish_reason="length", token_ids=(1, 2))])
     with served(assistant, tmp_path) as address:

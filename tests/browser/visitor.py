@@ -1,12 +1,13 @@
 """A page in Chromium -> somebody who visits it: what can be done on it and what it shows."""
 
 import re
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from threading import Semaphore
+from threading import Event, Semaphore
 from typing import Protocol
 
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 expect.set_options(timeout=60_000)  # on a machine that has other things to do
 
@@ -79,6 +80,16 @@ class Visitor:
                 expect(self.page.get_by_label(inside).first).to_be_visible(timeout=10_000)
                 return
         raise AssertionError(f"{name} does not open")
+
+    @contextmanager
+    def held(self, address: str) -> Iterator[list[Route]]:
+        """What the page sends to such an address reaches the server only afterwards."""
+        held, over = list[Route](), Event()
+        self.page.route(address, lambda route: route.continue_() if over.is_set() else held.append(route))
+        yield held
+        over.set()
+        for route in held:
+            route.continue_()
 
     def settled(self) -> None:
         """The request has ended, in whatever way, and the message box is the visitor's again."""

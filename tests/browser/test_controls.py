@@ -236,7 +236,7 @@ def test_every_way_of_asking_can_be_stopped_and_says_so(visitor: Visitor, tmp_pa
 
 
 def test_while_an_example_is_answered_nothing_else_can_be_asked(visitor: Visitor, tmp_path: Path) -> None:
-    assistant = Scripted([TextDelta("Once upon"), HOLD])
+    assistant = Scripted([TextDelta("Once upon"), HOLD], words("again"))
     with served(assistant, tmp_path) as address:
         visitor.open(address, assistant)
         visitor.box.fill("Something else")
@@ -247,7 +247,10 @@ def test_while_an_example_is_answered_nothing_else_can_be_asked(visitor: Visitor
         expect(visitor.box).to_be_disabled()
         visitor.stop.click()
         visitor.settled()
-        expect(visitor.box).to_have_value("Something else")
+        visitor.box.press("Enter")
+        expect(visitor.answers).to_have_text(["Once upon", "You stopped this answer here.", "again"])
+        visitor.settled()
+    assert [message.role for message in assistant.asked[1]] == ["user", "assistant", "user"]
 
 
 def test_an_answer_that_was_cut_says_so(visitor: Visitor, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ _QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibi
 # How a visitor ended an answer before its end. The page remembers it until the next is asked for: words of this one are still on their way to it.
 CLEARED = "cleared"
 _ENDED = {how: f"() => {{ window.ended = '{how}'; }}" for how in (STOPPED, CLEARED)}
+_UNLESS_ENDED = "(...given) => { if (window.ended) throw new Error(window.ended); return given; }"
 _AND_HOW = "(conversation, _, visitor) => [conversation, window.ended, visitor]"
 # The message box while an answer comes, and when it is the visitor's again. The page does it: from the server it would come late, perhaps when the
 # next answer has begun. After Stop and Clear it waits for the server, which has the last word on what is shown.
@@ -142,6 +143,9 @@ class Chat(gr.ChatInterface):
         told.then(None, [self.textbox, self.price], [self.price], js=_PRICE_OF_SOMETHING, **_QUIET)
         events = get_blocks_context().fns  # type: ignore[union-attr]  # there is one while events are set up
         events[cleared["id"]].cancels = [event["id"] for event in self._stoppable]
+        for event in self._stoppable:
+            # Stop and Clear find nothing to cancel before it has begun.
+            events[event["id"]].js = _UNLESS_ENDED
         self._take_out(events)
 
     def _setup_stop_events(self, event_triggers: list[Any], events_to_cancel: list[Any], after_success: Any) -> None:  # noqa: ARG002  # Gradio names it

@@ -29,6 +29,22 @@
     target.after(name);
   }, true);
 
+  // Stop and Clear, as long as the server has not said which event it is that they are to cancel: without that it refuses to.
+  const { fetch } = window;
+  const joined = new Map();
+  window.fetch = async (address, options) => {
+    const [way] = String(address).match(/(queue\/join|cancel)(?=$|\?)/) ?? [];
+    if (!way) return fetch(address, options);
+    const asked = JSON.parse(options.body);
+    if (way === "cancel") {
+      asked.event_id ??= await joined.get(asked.fn_index);
+      return fetch(address, { ...options, body: JSON.stringify(asked) });
+    }
+    const answered = fetch(address, options);
+    joined.set(asked.fn_index, answered.then((answer) => answer.clone().json()).then(({ event_id }) => event_id, () => null));
+    return answered;
+  };
+
   // An edited message with pictures: Gradio's own way fails in the page. Its new words go to the server, which knows the pictures.
   document.addEventListener("click", (event) => {
     const row = document.querySelector(".user-row:has(.edit-textarea)");

@@ -82,11 +82,11 @@ class Visitor:
         raise AssertionError(f"{name} does not open")
 
     @contextmanager
-    def held(self, address: str) -> Iterator[list[Route]]:
+    def held(self, address: str) -> Iterator[None]:
         """What the page sends to such an address reaches the server only afterwards."""
         held, over = list[Route](), Event()
         self.page.route(address, lambda route: route.continue_() if over.is_set() else held.append(route))
-        yield held
+        yield
         over.set()
         for route in held:
             route.continue_()

@@ -1,10 +1,12 @@
 """A model -> the chat that a visitor sees, with its message box, its controls, and the API endpoint `/chat`."""
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import gradio as gr
 from gradio.context import get_blocks_context
+from gradio.events import Dependency
 
 from ui.answering import CONCURRENCY
 from ui.controls import Controls
@@ -34,7 +36,7 @@ _BUSY, _IDLE = (
     for free, more in ((False, {}), (True, {"placeholder": str(word("ask"))}))
 )
 _LOCKED = f"() => (window.ended = '', {_BUSY})"
-_FREE, _FREE_AT_LAST = (f"() => {when} ? {_IDLE} : {{__type__: 'update'}}" for when in ("!window.ended", "window.ended"))
+_FREE, _FREE_AT_LAST, _FREE_ANYHOW = (f"() => {when} ? {_IDLE} : {{__type__: 'update'}}" for when in ("!window.ended", "window.ended", "true"))
 
 _PRICE_OF_SOMETHING = "(message, price) => message?.text?.trim() || message?.files?.length ? price : ''"
 
@@ -147,6 +149,8 @@ class Chat(gr.ChatInterface):
             # Stop and Clear find nothing to cancel before it has begun.
             events[event["id"]].js = _UNLESS_ENDED
         self._take_out(events)
+        for step in {step for event in self._stoppable for step in _before(event["id"], events)}:
+            Dependency(None, {}, step, None).failure(None, None, [self.textbox], js=_FREE_ANYHOW, **_QUIET)
 
     def _setup_stop_events(self, event_triggers: list[Any], events_to_cancel: list[Any], after_success: Any) -> None:  # noqa: ARG002  # Gradio names it
         after_success.success(None, None, [self.textbox], js=_LOCKED, **_QUIET)
@@ -170,6 +174,12 @@ class Chat(gr.ChatInterface):
                     if following.trigger_after == step:
                         following.trigger_after = event.trigger_after
                 del events[step]
+
+
+def _before(step: int, events: dict[int, Any]) -> Iterator[int]:
+    """The steps that lead to one, from the last to the first."""
+    while (before := events[step].trigger_after) is not None:
+        yield (step := before)
 
 
 def _left(conversation: list[dict[str, Any]], ended: str, visitor: Language | None) -> tuple[Any, list[dict[str, Any]]]:

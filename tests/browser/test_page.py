@@ -15,7 +15,7 @@ from pipeline import Assistant, Delta, EngineDead, Image, Message, Status, Text,
 from pipeline.artifacts import BUNDLED
 from tests.browser.visitor import Visitor
 from tests.serving import HOLD, PHOTO, VIDEO, Heard, Scripted, served, words
-from ui import answering
+from ui import answering, doors
 
 
 def test_a_photo_and_a_video_are_shown_and_get_a_streamed_answer(
@@ -188,6 +188,29 @@ def test_a_conversation_cleared_in_the_middle_of_an_answer_stays_so_and_frees_th
         expect(visitor.answers).to_have_count(0)
         expect(visitor.ask("Hello")).to_have_text("fine")
         expect(visitor.questions).to_have_count(1)
+    assert assistant.asked[1] == [Message.user("Hello")]
+
+
+def test_a_conversation_that_is_too_long_to_be_sent_can_be_cleared_and_begun_anew(
+    visitor: Visitor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assistant = Scripted(words("word " * 10_000), words("fine"))
+    with served(assistant, tmp_path) as address:
+        visitor.open(address, assistant)
+        visitor.ask("Tell me everything")
+        visitor.settled()
+        monkeypatch.setattr(doors, "MAX_BODY_BYTES", 50_000)
+        visitor.ask("And now?")
+        refused = visitor.page.get_by_text("Error", exact=True)
+        expect(refused).to_be_visible()
+        expect(visitor.stop).to_have_count(0)
+        expect(visitor.box).to_be_enabled()
+        clear = visitor.page.get_by_role("button", name="Clear").first  # the error's, then the conversation's
+        clear.click()
+        expect(refused).to_be_hidden()
+        clear.click()
+        expect(visitor.answers).to_have_count(0)
+        expect(visitor.ask("Hello")).to_have_text("fine")
     assert assistant.asked[1] == [Message.user("Hello")]
 
 

@@ -52,8 +52,10 @@
     if (!submit?.contains(event.target)) return;
     event.stopImmediatePropagation();
     const rows = [...row.parentElement.querySelectorAll(":scope > .user-row")];
+    // Messages that follow each other stand in one row: the last of them is the one that was answered.
+    const text = [...row.querySelectorAll(".edit-textarea")].at(-1).value;
     const box = document.querySelector("#edited textarea");
-    box.value = JSON.stringify({ turn: rows.indexOf(row), text: row.querySelector(".edit-textarea").value });
+    box.value = JSON.stringify({ turn: rows.indexOf(row), text });
     box.dispatchEvent(new Event("input", { bubbles: true }));
     box.dispatchEvent(new KeyboardEvent("keypress", { key: " ", bubbles: true })); // what Gradio takes for input
     cancel.click();

@@ -203,6 +203,24 @@ def test_an_edited_message_keeps_its_pictures_and_is_answered_anew(visitor: Visi
     assert question.content == (assistant.asked[0][0].content[0], Message.user("Which colour?").content[0])
 
 
+def test_of_two_messages_that_stand_together_the_one_that_was_answered_is_asked_anew(visitor: Visitor, tmp_path: Path) -> None:
+    assistant = Scripted(words("one"), words("two"))
+    with served(assistant, tmp_path) as address:
+        page = visitor.open(address, assistant).page
+        with visitor.failing("**/queue/join*"):
+            visitor.ask("Which animal?")
+            expect(page.get_by_test_id("toast-body")).to_be_visible()
+        expect(visitor.ask("Which colour?")).to_have_text("one")
+        visitor.settled()
+        page.get_by_role("button", name="Edit").click()
+        for text, written in zip(("Which shape?", "Which number?"), page.locator(".edit-textarea").all(), strict=True):
+            written.fill(text)
+        page.get_by_role("log").first.get_by_role("button", name="Submit").click()
+        expect(visitor.answers.last).to_have_text("two")
+        visitor.settled()
+    assert assistant.asked[1][-1] == Message.user("Which number?")
+
+
 @pytest.mark.parametrize("way", ["submit", "retry", "edit", "example"])
 @pytest.mark.parametrize("moment", ["encoding", "text"])
 def test_every_way_of_asking_can_be_stopped_and_says_so(visitor: Visitor, tmp_path: Path, way: str, moment: str) -> None:

@@ -91,6 +91,13 @@ class Visitor:
         for route in held:
             route.continue_()
 
+    @contextmanager
+    def failing(self, address: str) -> Iterator[None]:
+        """What the page sends to such an address meanwhile is not taken by the server, which is busy."""
+        self.page.route(address, lambda route: route.fulfill(status=503, json={"detail": "busy"}))
+        yield
+        self.page.unroute(address)
+
     def settled(self) -> None:
         """The request has ended, in whatever way, and the message box is the visitor's again."""
         assert self._closed.acquire(timeout=60)

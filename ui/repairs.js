@@ -16,6 +16,14 @@
         if (choice.name !== group.dataset.choices) choice.name = group.dataset.choices;
       }
     }
+    // Until an answer has ended or is stopped no message is edited: Gradio sees to it only when something of the answer is there.
+    const busy = document.querySelector(".stop-button") !== null;
+    for (const buttons of document.querySelectorAll(".user-row + .message-buttons")) {
+      const editing = buttons.previousElementSibling.querySelector(".edit-textarea");
+      // The last one edits; then the first one submits.
+      const button = [...buttons.querySelectorAll("button")].at(editing ? 0 : -1);
+      if (button) button.disabled = busy;
+    }
   };
   new MutationObserver(repair).observe(document, { subtree: true, childList: true, attributeFilter: ["name"] });
 

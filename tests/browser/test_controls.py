@@ -203,6 +203,29 @@ def test_an_edited_message_keeps_its_pictures_and_is_answered_anew(visitor: Visi
     assert question.content == (assistant.asked[0][0].content[0], Message.user("Which colour?").content[0])
 
 
+def test_no_message_is_edited_while_another_waits_for_its_answer(visitor: Visitor, tmp_path: Path) -> None:
+    assistant = Scripted(words("one"), words("two"))
+    with served(assistant, tmp_path) as address:
+        page = visitor.open(address, assistant).page
+        expect(visitor.ask("Which animal?", PHOTO)).to_have_text("one")
+        visitor.settled()
+        edit = page.get_by_role("button", name="Edit")
+        with visitor.held("**/queue/join*"):
+            visitor.ask("And why?")
+            expect(edit).to_have_count(2)
+            for button in edit.all():
+                expect(button).to_be_disabled()
+        expect(visitor.answers.last).to_have_text("two")
+        visitor.settled()
+        edit.first.click()
+        submit = page.get_by_role("log").first.get_by_role("button", name="Submit")
+        with visitor.held("**/queue/join*"):
+            visitor.ask("And this?")
+            expect(submit).to_be_disabled()
+        visitor.settled()
+        expect(submit).to_be_enabled()
+
+
 def test_of_two_messages_that_stand_together_the_one_that_was_answered_is_asked_anew(visitor: Visitor, tmp_path: Path) -> None:
     assistant = Scripted(words("one"), words("two"))
     with served(assistant, tmp_path) as address:

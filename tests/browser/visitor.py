@@ -9,6 +9,8 @@ from typing import Protocol
 
 from playwright.sync_api import Locator, Page, Route, expect
 
+from tests.serving import until
+
 expect.set_options(timeout=60_000)  # on a machine that has other things to do
 
 
@@ -83,13 +85,15 @@ class Visitor:
 
     @contextmanager
     def held(self, address: str) -> Iterator[None]:
-        """What the page sends to such an address reaches the server only afterwards."""
+        """What the page sends to such an address, and it does, reaches the server only afterwards."""
         held, over = list[Route](), Event()
         self.page.route(address, lambda route: route.continue_() if over.is_set() else held.append(route))
         yield
+        until(lambda: self.page.evaluate("true") and bool(held))  # what happens in the browser is heard of while it is asked something
         over.set()
         for route in held:
             route.continue_()
+        self.page.unroute(address)
 
     @contextmanager
     def failing(self, address: str) -> Iterator[None]:

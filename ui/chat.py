@@ -36,7 +36,8 @@ _BUSY, _IDLE = (
     for free, more in ((False, {}), (True, {"placeholder": str(word("ask"))}))
 )
 _LOCKED = f"() => (window.ended = '', {_BUSY})"
-_FREE, _FREE_AT_LAST, _FREE_ANYHOW = (f"() => {when} ? {_IDLE} : {{__type__: 'update'}}" for when in ("!window.ended", "window.ended", "true"))
+_FREE_ANYHOW = f"() => ({_IDLE})"
+_FREE, _FREE_AT_LAST = (f"() => {when} ? {_IDLE} : {{__type__: 'update'}}" for when in ("!window.ended", "window.ended"))
 
 _PRICE_OF_SOMETHING = "(message, price) => message?.text?.trim() || message?.files?.length ? price : ''"
 
@@ -156,8 +157,8 @@ class Chat(gr.ChatInterface):
         after_success.success(None, None, [self.textbox], js=_LOCKED, **_QUIET)
         for event in events_to_cancel:
             for ended in (event.then, event.failure):
-                ended(None, None, [self.textbox], js=_FREE, **_QUIET)
                 left = ended(_left, [self.chatbot, self.ended, self.controls.visitor], [self.chatbot, self.chatbot_state], js=_AND_HOW, **_QUIET)
+                ended(None, None, [self.textbox], js=_FREE, **_QUIET)
                 for known in (left.then, left.failure):
                     known(None, None, [self.textbox], js=_FREE_AT_LAST, **_QUIET)
         self._stoppable += events_to_cancel

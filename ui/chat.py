@@ -6,6 +6,7 @@ from typing import Any
 
 import gradio as gr
 from gradio.context import get_blocks_context
+from gradio.events import Dependency
 
 from ui.answering import CONCURRENCY
 from ui.controls import Controls
@@ -23,12 +24,20 @@ LATEX: list[dict[str, str | bool]] = [
 
 # Of events that only move things about in the page.
 _QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "undocumented"}
+# How a visitor ended an answer before its end. The page remembers it until the next is asked for: words of this one are still on their way to it.
+CLEARED = "cleared"
+_ENDED = {how: f"() => {{ window.ended = '{how}'; }}" for how in (STOPPED, CLEARED)}
+_UNLESS_ENDED = "(...given) => { if (window.ended) throw new Error(window.ended); return given; }"
+_AND_HOW = "(conversation, _, visitor) => [conversation, window.ended, visitor]"
 # The message box while an answer comes, and when it is the visitor's again. The page does it: from the server it would come late, perhaps when the
-# next answer has begun.
-_LOCKED, _FREE = (
-    f"() => ({json.dumps({'__type__': 'update', 'interactive': free, 'submit_btn': free, 'stop_btn': not free, **more})})"
+# next answer has begun. After Stop and Clear it waits for the server, which has the last word on what is shown.
+_BUSY, _IDLE = (
+    json.dumps({"__type__": "update", "interactive": free, "submit_btn": free, "stop_btn": not free, **more})
     for free, more in ((False, {}), (True, {"placeholder": str(word("ask"))}))
 )
+_LOCKED = f"() => (window.ended = '', {_BUSY})"
+_FREE_ANYHOW = f"() => ({_IDLE})"
+_FREE, _FREE_AT_LAST = (f"() => {when} ? {_IDLE} : {{__type__: 'update'}}" for when in ("!window.ended", "window.ended"))
 
 _PRICE_OF_SOMETHING = "(message, price) => message?.text?.trim() || message?.files?.length ? price : ''"
 
@@ -40,7 +49,7 @@ class Chat(gr.ChatInterface):
     it goes on after an error: in Gradio 6.31's page `then` does not follow a failed event, and the message box would stay locked.
 
     Gradio has no public way to put something between the message box and the controls, or to hold the events that an answer comes from: three of its
-    private methods are extended at the end of this class, three are called, and some of its steps are taken out (see `_leave_the_message_box`).
+    private methods are extended at the end of this class, three are called, and some of its steps are taken out (see `_take_out`).
     `test_chat.py` and the browser's tests notice when a Gradio to come has changed them.
     """
 
@@ -89,10 +98,6 @@ class Chat(gr.ChatInterface):
             {"text": shown["text"], "files": [file["path"] for file in shown["files"]]},
         )
 
-    def _kept(self) -> tuple[Any, ...]:
-        """What the page shows becomes what the server knows of the conversation."""
-        return lambda now: (now, now), [self.chatbot], [self.chatbot_state, self.chatbot_value]
-
     def _replaced(self, history: list[Any], edited: str) -> tuple[list[Any], list[Any], Any]:
         """The conversation up to the message that was edited, and that message with its new words: its pictures are those that this server knows.
 
@@ -112,11 +117,16 @@ class Chat(gr.ChatInterface):
     def _render_footer(self) -> None:
         self.price = gr.HTML("", elem_id="price", html_template="<div role='status'>${value}</div>", padding=False)
         self.edited = gr.Textbox(visible="hidden", elem_id="edited")
+        self.ended = gr.Textbox(visible=False)
         self.controls.render()
         super()._render_footer()
 
     def _setup_events(self) -> None:
         self._stoppable: list[Any] = []
+        # Before Gradio's own steps, each of which waits for the server.
+        for asking in (self.chatbot.retry, self.chatbot.example_select):
+            asking(None, None, [self.textbox], js=_LOCKED, **_QUIET)
+        cleared = self.chatbot.clear(None, None, None, js=_ENDED[CLEARED], **_QUIET)
         super()._setup_events()
         edited = self.edited.input(self._replaced, [self.chatbot_state, self.edited], [self.chatbot, self.chatbot_state, self.saved_input], **_QUIET)
         asked = edited.then(self._append_message_to_history, [self.saved_input, self.chatbot_state], [self.chatbot], **_QUIET).then(
@@ -127,13 +137,8 @@ class Chat(gr.ChatInterface):
             concurrency_limit=CONCURRENCY,
             show_progress="hidden",
         )
-        asked.then(*self._kept(), **_QUIET)
         self._setup_stop_events([], [asked], edited)
-        self.textbox.stop(None, None, None, cancels=self._stoppable, api_visibility="undocumented").then(
-            _stopped, [self.chatbot, self.controls.visitor], [self.chatbot], **_QUIET
-        ).then(*self._kept(), **_QUIET)
-        # Else its next words would bring back what somebody wants gone.
-        self.chatbot.clear(None, None, None, cancels=self._stoppable, api_visibility="undocumented")
+        self.textbox.stop(None, None, None, js=_ENDED[STOPPED], cancels=self._stoppable, **_QUIET)
         controls = self.controls
         self.load(read_by, None, [controls.visitor], **_QUIET)
         priced: list[Any] = [controls.detail, controls.frames, controls.system_prompt, controls.shots]
@@ -147,31 +152,54 @@ class Chat(gr.ChatInterface):
         )
         # Two changes at once are asked about at once, whatever the mode: the price of a message may come when that has long been sent.
         told.then(None, [self.textbox, self.price], [self.price], js=_PRICE_OF_SOMETHING, **_QUIET)
-        self._leave_the_message_box()
+        events = get_blocks_context().fns  # type: ignore[union-attr]  # there is one while events are set up
+        events[cleared["id"]].cancels = [event["id"] for event in self._stoppable]
+        for event in self._stoppable:
+            # Stop and Clear find nothing to cancel before it has begun.
+            events[event["id"]].js = _UNLESS_ENDED
+        self._take_out(events)
+        for step in {step for event in self._stoppable for step in _before(event["id"], events)}:
+            Dependency(None, {}, step, None).failure(None, None, [self.textbox], js=_FREE_ANYHOW, **_QUIET)
 
-    def _setup_stop_events(self, event_triggers: list[Any], events_to_cancel: list[Any], after_success: Any) -> None:
-        for triggered in (after_success.success, *event_triggers):
-            triggered(None, None, [self.textbox], js=_LOCKED, **_QUIET)
+    def _setup_stop_events(self, event_triggers: list[Any], events_to_cancel: list[Any], after_success: Any) -> None:  # noqa: ARG002  # Gradio names it
+        after_success.success(None, None, [self.textbox], js=_LOCKED, **_QUIET)
         for event in events_to_cancel:
             for ended in (event.then, event.failure):
+                left = ended(_left, [self.chatbot, self.ended, self.controls.visitor], [self.chatbot, self.chatbot_state], js=_AND_HOW, **_QUIET)
                 ended(None, None, [self.textbox], js=_FREE, **_QUIET)
-            event.failure(*self._kept(), **_QUIET)
+                for known in (left.then, left.failure):
+                    known(None, None, [self.textbox], js=_FREE_AT_LAST, **_QUIET)
         self._stoppable += events_to_cancel
 
-    def _leave_the_message_box(self) -> None:
-        """Without the steps with which Gradio empties and unlocks the message box after an answer, by the queue: late, so that what a visitor had
-        typed since, or even sent, would be lost.
+    def _take_out(self, events: dict[int, Any]) -> None:
+        """Without the steps with which Gradio locks, empties and unlocks the message box around an answer, by the server: late, so that what a
+        visitor had typed since, or even sent, would be lost. And without those that keep what is shown when an answer has ended, however it ended.
         """
-        events = get_blocks_context().fns  # type: ignore[union-attr]  # there is one while events are set up
+        answers = [event["id"] for event in self._stoppable]
         for step, event in list(events.items()):
-            if event.outputs == [self.textbox] and event.trigger_after is not None and event.queue:
+            locks = event.outputs == [self.textbox] and event.trigger_after is not None and event.fn is not None
+            if locks or (event.outputs == [self.chatbot_state, self.chatbot_value] and event.trigger_after in answers):
                 for following in events.values():
                     if following.trigger_after == step:
                         following.trigger_after = event.trigger_after
                 del events[step]
 
 
-def _stopped(conversation: list[dict[str, Any]], visitor: Language | None) -> list[dict[str, Any]]:
-    """Say that the answer was stopped, where its progress or its words stand."""
-    kept = conversation[:-1] if conversation and aside_kind(conversation[-1]) == PROGRESS else conversation
-    return [*kept, aside(line("stopped", visitor or "en"), STOPPED)]
+def _before(step: int, events: dict[int, Any]) -> Iterator[int]:
+    """The steps that lead to one, from the last to the first."""
+    while (before := events[step].trigger_after) is not None:
+        yield (step := before)
+
+
+def _left(conversation: list[dict[str, Any]], ended: str, visitor: Language | None) -> tuple[Any, list[dict[str, Any]]]:
+    """What an answer leaves, in the page and for the server: nothing where the conversation was cleared meanwhile; where it was stopped, that it was,
+    where its progress or its words stand.
+    """
+    if ended == CLEARED:
+        return [], []
+    if ended != STOPPED:
+        return gr.skip(), conversation
+    # The page may tell of one end twice.
+    kept = conversation[:-1] if conversation and aside_kind(conversation[-1]) in (PROGRESS, STOPPED) else conversation
+    stopped = [*kept, aside(line("stopped", visitor or "en"), STOPPED)]
+    return stopped, stopped

@@ -12,7 +12,8 @@ from pipeline import Image, Message, Text, Video
 VIDEO_SUFFIXES = frozenset({".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm"})
 #: What a message box takes; of what a table of types would know, or knows as something else, by their endings.
 FILE_TYPES = ["image", "video", ".jfif", *sorted(VIDEO_SUFFIXES)]
-PROGRESS, REFUSED, STOPPED, CUT, SEEN = "progress", "refused", "stopped", "cut", "seen"  # kinds of asides
+# Kinds of asides. What was refused was at fault itself; what failed was not.
+PROGRESS, REFUSED, FAILED, STOPPED, CUT, SEEN = "progress", "refused", "failed", "stopped", "cut", "seen"
 NO_WORDS = "*(The model had nothing to say.)*"
 
 # Markdown takes an answer such as "139." for the beginning of a list, and shows it as none.
@@ -24,7 +25,8 @@ def normalise(message: str | Mapping[str, Any], history: Sequence[Mapping[str, A
     """What Gradio hands over, in any of its shapes -> the conversation, the new message last.
 
     The history may come from the browser, so whatever is not a user's or an assistant's turn in a known shape is left out. So is a user's turn
-    that nothing followed or that was refused: what was wrong with it, say a broken file, would be wrong with every later message.
+    that nothing followed or that was refused: what was wrong with it, say a broken file, would be wrong with every later message. One that failed
+    stays, though it got no answer: the next message is about it.
     """
     turns = [entry for entry in history if entry.get("role") in ("user", "assistant")]
     messages = []

@@ -16,6 +16,14 @@
         if (choice.name !== group.dataset.choices) choice.name = group.dataset.choices;
       }
     }
+    // Until an answer has ended or is stopped no message is edited: Gradio sees to it only when something of the answer is there.
+    const busy = document.querySelector(".stop-button") !== null;
+    for (const buttons of document.querySelectorAll(".user-row + .message-buttons")) {
+      const editing = buttons.previousElementSibling.querySelector(".edit-textarea");
+      // The last one edits; then the first one submits.
+      const button = [...buttons.querySelectorAll("button")].at(editing ? 0 : -1);
+      if (button) button.disabled = busy;
+    }
   };
   new MutationObserver(repair).observe(document, { subtree: true, childList: true, attributeFilter: ["name"] });
 
@@ -29,6 +37,22 @@
     target.after(name);
   }, true);
 
+  // Stop and Clear, as long as the server has not said which event it is that they are to cancel: without that it refuses to.
+  const { fetch } = window;
+  const joined = new Map();
+  window.fetch = async (address, options) => {
+    const [way] = String(address).match(/(queue\/join|cancel)(?=$|\?)/) ?? [];
+    if (!way) return fetch(address, options);
+    const asked = JSON.parse(options.body);
+    if (way === "cancel") {
+      asked.event_id ??= await joined.get(asked.fn_index);
+      return fetch(address, { ...options, body: JSON.stringify(asked) });
+    }
+    const answered = fetch(address, options);
+    joined.set(asked.fn_index, answered.then((answer) => answer.clone().json()).then(({ event_id }) => event_id, () => null));
+    return answered;
+  };
+
   // An edited message with pictures: Gradio's own way fails in the page. Its new words go to the server, which knows the pictures.
   document.addEventListener("click", (event) => {
     const row = document.querySelector(".user-row:has(.edit-textarea)");
@@ -36,8 +60,10 @@
     if (!submit?.contains(event.target)) return;
     event.stopImmediatePropagation();
     const rows = [...row.parentElement.querySelectorAll(":scope > .user-row")];
+    // Messages that follow each other stand in one row: the last of them is the one that was answered.
+    const text = [...row.querySelectorAll(".edit-textarea")].at(-1).value;
     const box = document.querySelector("#edited textarea");
-    box.value = JSON.stringify({ turn: rows.indexOf(row), text: row.querySelector(".edit-textarea").value });
+    box.value = JSON.stringify({ turn: rows.indexOf(row), text });
     box.dispatchEvent(new Event("input", { bubbles: true }));
     box.dispatchEvent(new KeyboardEvent("keypress", { key: " ", bubbles: true })); // what Gradio takes for input
     cancel.click();

@@ -10,10 +10,10 @@ import PIL.Image
 from gradio.processing_utils import save_pil_to_cache
 from gradio.utils import get_upload_folder
 
-from pipeline import Answer, PipelineError, Status
+from pipeline import Answer, InputError, PipelineError, Status
 from pipeline.processor import Plan
 from ui.answering import Request, answered
-from ui.conversation import CUT, NO_WORDS, PROGRESS, REFUSED, SEEN, aside, normalise, shown
+from ui.conversation import CUT, FAILED, NO_WORDS, PROGRESS, REFUSED, SEEN, aside, normalise, shown
 from ui.cost import Estimates
 from ui.model import Model, Starting
 from ui.seen import measured as figures
@@ -92,8 +92,8 @@ def responder(model: Model, estimates: Estimates) -> Callable[..., AsyncGenerato
         except Exception as error:
             told = sentence(error)
             # In the chat, where it stays below what was answered so far; and as the error that clients of the API receive.
-            refusal = aside(told, REFUSED)
-            yield [shown(text), refusal] if text else refusal
+            below = aside(told, REFUSED if isinstance(error, InputError) else FAILED)
+            yield [shown(text), below] if text else below
             raise gr.Error(told, visible=False, print_exception=False) from None
 
     return respond

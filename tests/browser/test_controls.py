@@ -10,7 +10,7 @@ import re
 import threading
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, aclosing
 from pathlib import Path
 from typing import Any
 
@@ -203,6 +203,47 @@ def test_an_edited_message_keeps_its_pictures_and_is_answered_anew(visitor: Visi
     assert question.content == (assistant.asked[0][0].content[0], Message.user("Which colour?").content[0])
 
 
+def test_no_message_is_edited_while_another_waits_for_its_answer(visitor: Visitor, tmp_path: Path) -> None:
+    assistant = Scripted(words("one"), words("two"))
+    with served(assistant, tmp_path) as address:
+        page = visitor.open(address, assistant).page
+        expect(visitor.ask("Which animal?", PHOTO)).to_have_text("one")
+        visitor.settled()
+        edit = page.get_by_role("button", name="Edit")
+        with visitor.held("**/queue/join*"):
+            visitor.ask("And why?")
+            expect(edit).to_have_count(2)
+            for button in edit.all():
+                expect(button).to_be_disabled()
+        expect(visitor.answers.last).to_have_text("two")
+        visitor.settled()
+        edit.first.click()
+        submit = page.get_by_role("log").first.get_by_role("button", name="Submit")
+        with visitor.held("**/queue/join*"):
+            visitor.ask("And this?")
+            expect(submit).to_be_disabled()
+        visitor.settled()
+        expect(submit).to_be_enabled()
+
+
+def test_of_two_messages_that_stand_together_the_one_that_was_answered_is_asked_anew(visitor: Visitor, tmp_path: Path) -> None:
+    assistant = Scripted(words("one"), words("two"))
+    with served(assistant, tmp_path) as address:
+        page = visitor.open(address, assistant).page
+        with visitor.failing("**/queue/join*"):
+            visitor.ask("Which animal?")
+            expect(page.get_by_test_id("toast-body")).to_be_visible()
+        expect(visitor.ask("Which colour?")).to_have_text("one")
+        visitor.settled()
+        page.get_by_role("button", name="Edit").click()
+        for text, written in zip(("Which shape?", "Which number?"), page.locator(".edit-textarea").all(), strict=True):
+            written.fill(text)
+        page.get_by_role("log").first.get_by_role("button", name="Submit").click()
+        expect(visitor.answers.last).to_have_text("two")
+        visitor.settled()
+    assert assistant.asked[1][-1] == Message.user("Which number?")
+
+
 @pytest.mark.parametrize("way", ["submit", "retry", "edit", "example"])
 @pytest.mark.parametrize("moment", ["encoding", "text"])
 def test_every_way_of_asking_can_be_stopped_and_says_so(visitor: Visitor, tmp_path: Path, way: str, moment: str) -> None:
@@ -233,6 +274,68 @@ def test_every_way_of_asking_can_be_stopped_and_says_so(visitor: Visitor, tmp_pa
         visitor.settled()
     said = [message for message in assistant.asked[-1] if message.role == "assistant"]
     assert said == ([Message.assistant("Once upon")] if moment == "text" else [])
+
+
+class Endless(Scripted):
+    """Never comes to an end, unless it is asked what comes now."""
+
+    async def stream(self, messages: Sequence[Message], *given: Any) -> AsyncGenerator[Delta, None]:
+        self._scripts = (words("again") if messages[-1] == Message.user("And now?") else [TextDelta("Once upon"), HOLD],)
+        async with aclosing(super().stream(messages, *given)) as stream:
+            async for delta in stream:
+                yield delta
+
+
+@pytest.mark.parametrize("way", ["submit", "example"])
+def test_stop_while_the_question_is_still_on_its_way_to_the_server_is_not_lost(visitor: Visitor, tmp_path: Path, way: str) -> None:
+    assistant = Endless()
+    with served(assistant, tmp_path) as address:
+        visitor.open(address, assistant)
+        with visitor.held("**/queue/join*"):
+            with visitor.page.expect_request("**/queue/join*"):
+                if way == "submit":
+                    visitor.ask("Hello", PHOTO)
+                else:
+                    visitor.page.locator(".example").first.click()
+            visitor.stop.click()
+        expect(visitor.answers.last).to_have_text("You stopped this answer here.")
+        expect(visitor.stop).to_have_count(0)
+        expect(visitor.ask("And now?")).to_have_text("again")
+        assert all(assistant.closed.acquire(timeout=60) for _ in assistant.asked)
+
+
+def test_stop_before_the_question_is_sent_keeps_it_from_being_asked(visitor: Visitor, tmp_path: Path) -> None:
+    assistant = Scripted(words("fine"), words("again"))
+    with served(assistant, tmp_path) as address:
+        visitor.open(address, assistant)
+        expect(visitor.ask("Hello", PHOTO)).to_have_text("fine")
+        visitor.settled()
+        with visitor.held("**/run/predict*"):
+            visitor.page.get_by_role("button", name="Retry").click()
+            visitor.stop.click()
+        expect(visitor.answers).to_have_text(["You stopped this answer here."])
+        expect(visitor.stop).to_have_count(0)
+        expect(visitor.page.get_by_text("Error", exact=True)).to_be_hidden()
+        expect(visitor.ask("And now?")).to_have_text("again")
+    assert [message.role for message in assistant.asked[1]] == ["user", "user"]
+
+
+def test_while_an_example_is_answered_nothing_else_can_be_asked(visitor: Visitor, tmp_path: Path) -> None:
+    assistant = Scripted([TextDelta("Once upon"), HOLD], words("again"))
+    with served(assistant, tmp_path) as address:
+        visitor.open(address, assistant)
+        visitor.box.fill("Something else")
+        with visitor.held("**/queue/join*"):
+            visitor.page.locator(".example").first.click()
+            expect(visitor.box).to_be_disabled()
+        expect(visitor.answers).to_have_text(["Once upon"])
+        expect(visitor.box).to_be_disabled()
+        visitor.stop.click()
+        visitor.settled()
+        visitor.box.press("Enter")
+        expect(visitor.answers).to_have_text(["Once upon", "You stopped this answer here.", "again"])
+        visitor.settled()
+    assert [message.role for message in assistant.asked[1]] == ["user", "assistant", "user"]
 
 
 def test_an_answer_that_was_cut_says_so(visitor: Visitor, tmp_path: Path) -> None:

@@ -1,19 +1,21 @@
 """The page in a real browser: what a visitor sees, and what the visitor's browser sends to whom."""
 
+import asyncio
 import http.server
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import expect
 
-from pipeline import Assistant, EngineDead, Image, Message, Status, Text, TextDelta
+from pipeline import Assistant, Delta, EngineDead, Image, Message, Status, Text, TextDelta
 from pipeline.artifacts import BUNDLED
 from tests.browser.visitor import Visitor
 from tests.serving import HOLD, PHOTO, VIDEO, Heard, Scripted, served, words
-from ui import answering
+from ui import answering, doors
 
 
 def test_a_photo_and_a_video_are_shown_and_get_a_streamed_answer(
@@ -187,6 +189,79 @@ def test_a_conversation_cleared_in_the_middle_of_an_answer_stays_so_and_frees_th
         expect(visitor.ask("Hello")).to_have_text("fine")
         expect(visitor.questions).to_have_count(1)
     assert assistant.asked[1] == [Message.user("Hello")]
+
+
+def test_a_conversation_that_is_too_long_to_be_sent_can_be_cleared_and_begun_anew(
+    visitor: Visitor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assistant = Scripted(words("word " * 10_000), words("fine"))
+    with served(assistant, tmp_path) as address:
+        visitor.open(address, assistant)
+        visitor.ask("Tell me everything")
+        visitor.settled()
+        monkeypatch.setattr(doors, "MAX_BODY_BYTES", 50_000)
+        visitor.ask("And now?")
+        refused = visitor.page.get_by_text("Error", exact=True)
+        expect(refused).to_be_visible()
+        expect(visitor.stop).to_have_count(0)
+        expect(visitor.box).to_be_enabled()
+        clear = visitor.page.get_by_role("button", name="Clear").first  # the error's, then the conversation's
+        clear.click()
+        expect(refused).to_be_hidden()
+        clear.click()
+        expect(visitor.answers).to_have_count(0)
+        expect(visitor.ask("Hello")).to_have_text("fine")
+    assert assistant.asked[1] == [Message.user("Hello")]
+
+
+class Talking(Scripted):
+    """Says the same word until somebody cancels, and plays a script when it is asked again."""
+
+    async def stream(self, messages: Sequence[Message], *given: Any) -> AsyncGenerator[Delta, None]:
+        if self.asked:
+            async for delta in super().stream(messages, *given):
+                yield delta
+            return
+        self.asked.append(messages)
+        try:
+            while True:
+                yield TextDelta("word ")
+                await asyncio.sleep(0.01)
+        finally:
+            self.closed.release()
+
+
+def test_words_that_come_after_clear_do_not_bring_the_conversation_back(visitor: Visitor, tmp_path: Path) -> None:
+    with served(assistant := Talking(words("fine")), tmp_path) as address:
+        visitor.open(address, assistant)
+        visitor.ask("Something private")
+        expect(visitor.answers).to_contain_text("word word")
+        with visitor.held("**/cancel"):
+            visitor.page.get_by_role("button", name="Clear").first.click()
+            expect(visitor.answers).to_contain_text("word word")
+        visitor.settled()
+        expect(visitor.questions).to_have_count(0)
+        expect(visitor.ask("Hello")).to_have_text("fine")
+        expect(visitor.questions).to_have_count(1)
+    assert assistant.asked[1] == [Message.user("Hello")]
+
+
+def test_words_that_come_after_stop_are_kept_and_it_still_says_so(visitor: Visitor, tmp_path: Path) -> None:
+    with served(assistant := Talking(words("fine")), tmp_path) as address:
+        visitor.open(address, assistant)
+        visitor.ask("Tell me everything")
+        said = visitor.answers.first
+        expect(said).to_contain_text("word word")
+        with visitor.held("**/cancel"):
+            visitor.press_stop()
+            before = len(said.inner_text())
+            visitor.page.wait_for_function("length => document.querySelector('[data-testid=bot]').innerText.length > length", arg=before)
+        visitor.settled()
+        expect(visitor.answers).to_have_count(2)
+        expect(visitor.answers.last).to_have_text("You stopped this answer here.")
+        assert len(said.inner_text()) > before
+        expect(visitor.ask("And now?")).to_have_text("fine")
+    assert [message.role for message in assistant.asked[1]] == ["user", "assistant", "user"]
 
 
 def test_an_answer_runs_no_script_and_fetches_nothing_from_elsewhere(visitor: Visitor, tmp_path: Path, elsewhere: tuple[str, list[str]]) -> None:

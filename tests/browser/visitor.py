@@ -1,12 +1,15 @@
 """A page in Chromium -> somebody who visits it: what can be done on it and what it shows."""
 
 import re
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from threading import Semaphore
+from threading import Event, Semaphore
 from typing import Protocol
 
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
+
+from tests.serving import until
 
 expect.set_options(timeout=60_000)  # on a machine that has other things to do
 
@@ -79,6 +82,25 @@ class Visitor:
                 expect(self.page.get_by_label(inside).first).to_be_visible(timeout=10_000)
                 return
         raise AssertionError(f"{name} does not open")
+
+    @contextmanager
+    def held(self, address: str) -> Iterator[None]:
+        """What the page sends to such an address, and it does, reaches the server only afterwards."""
+        held, over = list[Route](), Event()
+        self.page.route(address, lambda route: route.continue_() if over.is_set() else held.append(route))
+        yield
+        until(lambda: self.page.evaluate("true") and bool(held))  # what happens in the browser is heard of while it is asked something
+        over.set()
+        for route in held:
+            route.continue_()
+        self.page.unroute(address)
+
+    @contextmanager
+    def failing(self, address: str) -> Iterator[None]:
+        """What the page sends to such an address meanwhile is not taken by the server, which is busy."""
+        self.page.route(address, lambda route: route.fulfill(status=503, json={"detail": "busy"}))
+        yield
+        self.page.unroute(address)
 
     def settled(self) -> None:
         """The request has ended, in whatever way, and the message box is the visitor's again."""

@@ -130,7 +130,9 @@ def test_the_server_asks_no_other_server_for_a_visitor(http: httpx.Client, assis
         endings = [ending(http, file_data(url)) for url in urls]
         endings += [ending(http, file_data("x.png", url=url)) for url in urls]
         parts = [{"component": "video", "value": {"video": {"path": url}}, "constructor_args": {"watermark": url}, "props": {}} for url in urls]
-        endings += ["error" if "texts and files only" in join(http, "lambda", "s", [{"role": "user", "content": [part]}]) else "" for part in parts]
+        endings += [
+            "error" if "texts and files only" in join(http, "_left", "s", [{"role": "user", "content": [part]}], "", None) else "" for part in parts
+        ]
         statuses = [http.get(f"gradio_api/{door}{url}").status_code for url in urls for door in ("file=", "file/", "proxy=")]
         inside.shutdown()
         thread.join()
@@ -154,7 +156,7 @@ def test_the_pages_own_functions_do_nothing_privileged_whatever_they_are_given(h
         statuses[max(http.get(f"gradio_api/{path}").status_code, http.post(f"gradio_api/{path.split('?')[0]}", json={}).status_code)] += 1
     assert alive(http)
     written = [path for path in tmp_path.rglob("*") if path.is_file() and path not in there]
-    faults = sum(count for status, count in statuses.items() if status >= 500)
+    faults = sum(count for status, count in statuses.items() if status >= 500 and status != 503)  # which is a full queue
     print(json.dumps({"doors: internal functions": {"functions": len(functions), "calls": statuses.total(), "5xx": faults, "written": len(written)}}))
     assert faults == 0
     assert written == []
@@ -171,7 +173,7 @@ def test_a_forged_history_brings_in_no_role_and_no_file(http: httpx.Client, assi
     with_file = [{"role": "user", "content": [file]}, {"role": "assistant", "content": [{"type": "text", "text": "a file"}]}]
     *settings, _ = request(http.base_url, "")["data"][1:]
     for session, history in (("roles", forged), ("file", with_file)):
-        join(http, "lambda", session, history)
+        join(http, "_left", session, history, "", None)
         join(http, "_clear_and_save_textbox", session, {"text": f"now {session}", "files": []})
         join(http, "_submit_fn", session, None, None, *settings, [], None)
     # The worked examples come from the browser as well.

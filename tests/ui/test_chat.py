@@ -56,8 +56,9 @@ def test_an_edited_message_keeps_its_pictures() -> None:
 def test_an_answer_that_was_stopped_says_so_where_its_progress_or_its_words_stand() -> None:
     asked, words = {"role": "user", "content": "hi"}, {"role": "assistant", "content": "once"}
     stopped = aside("You stopped this answer here.", STOPPED)
-    assert chat._stopped([asked, aside("Reading", PROGRESS)], "en") == [asked, stopped]
-    assert chat._stopped([asked, words], None) == [asked, words, stopped]
+    for conversation in ([asked, aside("Reading", PROGRESS)], [asked, stopped]):
+        assert chat._left(conversation, STOPPED, "en") == ([asked, stopped], [asked, stopped])
+    assert chat._left([asked, words], STOPPED, None)[1] == [asked, words, stopped]
     assert normalise("go on", [asked, words, stopped]) == [Message.user("hi"), Message.assistant("once"), Message.user("go on")]
 
 

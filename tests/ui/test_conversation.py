@@ -6,7 +6,7 @@ import pytest
 from gradio_client.utils import is_valid_file
 
 from pipeline import Image, Message, Video
-from ui.conversation import FILE_TYPES, NO_WORDS, PROGRESS, REFUSED, VIDEO_SUFFIXES, normalise, shown
+from ui.conversation import FAILED, FILE_TYPES, NO_WORDS, PROGRESS, REFUSED, VIDEO_SUFFIXES, normalise, shown
 
 
 def text(value: str) -> dict[str, Any]:
@@ -75,9 +75,14 @@ SHAPES = {
         [*SEEN, turn("user", file("/u/broken.jpg"), text("this?")), turn("assistant", text(""), title="Picture 2 cannot be read.", id=REFUSED)],
         [*SEEN_MESSAGES, Message.user("and now?")],
     ),
+    "a turn that failed": (
+        {"text": "please try again"},
+        [*SEEN, turn("user", file("/u/b.png"), text("this?")), turn("assistant", text(""), title="The model failed.", id=FAILED)],
+        [*SEEN_MESSAGES, Message.user(Image("/u/b.png"), "this?"), Message.user("please try again")],
+    ),
     "an answer that broke off": (
         {"text": "go on"},
-        [turn("user", text("tell")), turn("assistant", text("once upon")), turn("assistant", text(""), title="The model failed.", id=REFUSED)],
+        [turn("user", text("tell")), turn("assistant", text("once upon")), turn("assistant", text(""), title="The model failed.", id=FAILED)],
         [Message.user("tell"), Message.assistant("once upon"), Message.user("go on")],
     ),
     "turns that got no answer at all": (

@@ -74,6 +74,18 @@ async def test_an_error_of_the_pipeline_is_told_in_its_own_words_below_what_was_
     assert shown[-1][1]["metadata"]["title"] == str(error)
 
 
+@pytest.mark.parametrize(
+    ("error", "kept"), [(EngineDead("The model failed."), True), (ValueError("a fault"), True), (ImageError("Picture 1 cannot be read."), False)]
+)
+async def test_the_next_message_is_about_what_failed_but_not_about_what_was_refused(error: Exception, kept: bool) -> None:
+    shown: list[Any] = []
+    asked = {"role": "user", "content": [{"path": "/u/a.png"}, "What?"]}
+    with pytest.raises(respond.gr.Error):
+        shown += [item async for item in _respond(Scripted([error]))("What?", []) if not shown.append(item)]
+    before = [Message.user(Image("/u/a.png"), "What?")] if kept else []
+    assert normalise("Please try again", [asked, shown[-1]]) == [*before, Message.user("Please try again")]
+
+
 async def test_a_fault_is_told_in_one_general_sentence_and_logged_without_what_people_wrote(caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(respond.gr.Error) as raised:
         await _yielded(Scripted([ValueError("cannot encode 'my secret'")]), "my secret")

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from tests.reliability.visiting import request
-from tests.serving import HOLD, Scripted, served, until, words
+from tests.serving import Scripted, served, until, words
 from ui import uploads
 from ui.uploads import drop_old
 
@@ -38,7 +38,13 @@ def test_sessions_that_wait_for_nothing_are_forgotten_and_those_that_wait_are_no
 
     monkeypatch.setattr(uploads, "forget_idle", look)
     monkeypatch.setattr(uploads, "LOOK_SECONDS", 0.02)
-    with served(Scripted(words("fine"), words(HOLD)), tmp_path) as address, httpx.Client(base_url=address, timeout=60) as http:
-        first, second = (http.post("gradio_api/call/chat", json=request(address, "Hi")).json()["event_id"] for _ in range(2))
-        assert "fine" in http.get(f"gradio_api/call/chat/{first}").text
-        until(lambda: looks and looks[-1] == [{second}])
+    with served(Scripted(words("fine")), tmp_path) as address, httpx.Client(base_url=address, timeout=60) as http:
+
+        def asked() -> str:
+            return str(http.post("gradio_api/call/chat", json=request(address, "Hi")).json()["event_id"])
+
+        assert "fine" in http.get(f"gradio_api/call/chat/{asked()}").text
+        not_heard_yet = asked()
+        until(lambda: looks and looks[-1] == [{not_heard_yet}])
+        assert "fine" in http.get(f"gradio_api/call/chat/{not_heard_yet}").text
+        until(lambda: looks[-1] == [])

@@ -149,14 +149,18 @@ def test_the_pages_own_functions_do_nothing_privileged_whatever_they_are_given(h
     garbage = (None, "x" * 1000, [{"role": "system", "content": "/etc/passwd"}], {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}})
     statuses: Counter[int] = Counter()
     for one in functions:
-        for value in garbage:
-            body = {"fn_index": one["id"], "session_hash": f"s{one['id']}", "data": [value] * len(one["inputs"])}
-            statuses[http.post("gradio_api/queue/join", json=body).status_code] += 1
+        for number, value in enumerate(garbage):
+            session = f"s{one['id']}-{number}"
+            body = {"fn_index": one["id"], "session_hash": session, "data": [value] * len(one["inputs"])}
+            status = http.post("gradio_api/queue/join", json=body).status_code
+            statuses[status] += 1
+            if status == 200:  # what it does it has done before anything is looked at
+                assert "process_completed" in http.get("gradio_api/queue/data", params={"session_hash": session}).text
     for path in ("proxy=http://x.hf.space/", "process_recording", "deep_link?session_hash=s4", "component_server", "dev/reload", "vibe-code", "runs"):
         statuses[max(http.get(f"gradio_api/{path}").status_code, http.post(f"gradio_api/{path.split('?')[0]}", json={}).status_code)] += 1
     assert alive(http)
     written = [path for path in tmp_path.rglob("*") if path.is_file() and path not in there]
-    faults = sum(count for status, count in statuses.items() if status >= 500 and status != 503)  # which is a full queue
+    faults = sum(count for status, count in statuses.items() if status >= 500)
     print(json.dumps({"doors: internal functions": {"functions": len(functions), "calls": statuses.total(), "5xx": faults, "written": len(written)}}))
     assert faults == 0
     assert written == []

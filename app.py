@@ -19,6 +19,7 @@ from ui.ask import ask_endpoint
 from ui.chat import Chat
 from ui.cost import Estimates
 from ui.health import routes
+from ui.memory import give_large_blocks_back
 from ui.model import Model, Report, load
 from ui.page import Page
 from ui.server import launch, let_them_hear, unquoted
@@ -60,6 +61,7 @@ def build(model: Model, notice: str = "") -> gr.Blocks:
 
 def main() -> None:
     """Serve the model that the environment asks for until the process is told to end."""
+    give_large_blocks_back()
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for handler in logging.getLogger().handlers:
         handler.addFilter(unquoted)

@@ -40,7 +40,7 @@ class Tally:
         started = time.perf_counter()
         self.counts["files"] += 1
         try:
-            pictures = self.decoder.load(item, LIMITS, "It")
+            pictures, _ = self.decoder.load(item, LIMITS, "It")
         except InputError as refusal:
             self.counts["refused"] += 1
             self.counts["crashed"] += "crashed" in str(refusal)

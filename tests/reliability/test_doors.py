@@ -18,7 +18,7 @@ import pytest
 
 import app
 from pipeline import Text
-from tests.reliability.visiting import request, rss_mib
+from tests.reliability.visiting import begin_peak, peak_mib, request, rss_mib
 from tests.serving import HOLD, PHOTO, Scripted, served, until, words
 from ui import doors, server, uploads
 
@@ -198,25 +198,25 @@ def test_a_forged_history_brings_in_no_role_and_no_file(http: httpx.Client, assi
 
 
 def test_too_much_is_refused_before_it_is_taken_in(http: httpx.Client, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before, there = rss_mib(), set(tmp_path.rglob("*"))
+    assert alive(http)  # what a first request makes is there from now on
+    before, there, whole = rss_mib(), set(tmp_path.rglob("*")), 200 * doors.MAX_BODY_BYTES
+    begin_peak()
     statuses = {
         "a declared body of 1 GB": said(address, post("queue/join", b"{", "Content-Type: application/json", length=10**9)),
         "a declared upload of 1 TB": said(address, post("upload", b"-", "Content-Type: multipart/form-data; boundary=x", length=10**12)),
         "a body of 1 MB and a byte": http.post("gradio_api/call/chat", content=b" " * (doors.MAX_BODY_BYTES + 1)).status_code,
-        "as much in chunks": http.post("gradio_api/call/chat", content=(b" " * 100_000 for _ in range(20))).status_code,
+        "200 MB in chunks": http.post("gradio_api/call/chat", content=(b" " * 100_000 for _ in range(whole // 100_000))).status_code,
     }
     monkeypatch.setattr(doors, "MAX_UPLOAD_BYTES", 1_000_000)
     part = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n' + bytes(3_000_000)
     pieces = (part[start : start + 100_000] for start in range(0, len(part), 100_000))
     told = http.post("gradio_api/upload", content=pieces, headers={"Content-Type": "multipart/form-data; boundary=x"})
     statuses["an upload in chunks"] = told.status_code
-    left = [path for path in tmp_path.rglob("*") if path.is_file() and path not in there]
-    print(
-        json.dumps(
-            {"doors: too much": {"statuses": sorted(set(statuses.values())), "rss_growth_mib": round(rss_mib() - before, 1), "files_left": len(left)}}
-        )
-    )
+    grown, left = peak_mib() - before, [path for path in tmp_path.rglob("*") if path.is_file() and path not in there]
+    figures = {"statuses": sorted(set(statuses.values())), "peak_growth_mib": round(grown, 1), "files_left": len(left)}
+    print(json.dumps({"doors: too much": {"sent_mib": round(whole / 2**20), **figures}}))
     assert set(statuses.values()) == {413}, statuses
+    assert grown < 30 * doors.MAX_BODY_BYTES / 2**20  # as much as a body within the limit may take
     assert "maximum allowed size of 1,000,000 bytes" in told.text
     assert left == []
     assert alive(http)

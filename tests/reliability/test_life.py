@@ -133,14 +133,20 @@ def from_hub(hub: Server, tmp_path: Path) -> dict[str, str]:
 
 
 def test_a_process_killed_in_a_download_starts_again_and_answers(hub: Server, from_hub: dict[str, str], tmp_path: Path) -> None:
-    go_on = threading.Event()
-    largest = r"^GET .*/openvino_language_model\.bin$"
-    hub.watch = lambda number, when: when == "come" and re.search(largest, str(hub.log[number - 1])) and not go_on.wait(120)
+    asked, go_on = threading.Event(), threading.Event()
+
+    def hold(number: int, when: str) -> None:
+        if when == "come" and re.search(r"^GET .*/openvino_language_model\.bin$", str(hub.log[number - 1])):
+            asked.set()
+            assert go_on.wait(120)
+
+    hub.watch = hold
     with running(tmp_path, **from_hub) as (process, client):
         next(item for item in client.submit(message("Hi"), api_name="/chat") if "downloading" in str(item))
+        assert asked.wait(120)
         process.kill()
         process.communicate()
-    there = [path for path in (tmp_path / "hf").rglob("*.bin") if path.is_file()]
+    there, begun = ([path for path in (tmp_path / "hf").rglob(name) if path.is_file()] for name in ("*.bin", "*.incomplete"))
     go_on.set()
     started = time.monotonic()
     with running(tmp_path, **from_hub) as (process, client):
@@ -148,8 +154,10 @@ def test_a_process_killed_in_a_download_starts_again_and_answers(hub: Server, fr
         ready_s = time.monotonic() - started
         assert stopped(process)[0] == 0
     half = list((tmp_path / "hf").rglob("*.incomplete"))
-    print(json.dumps({"R13 SIGKILL in a download": {"files_before": len(there), "half_written_files": len(half), "ready_s": round(ready_s, 1)}}))
+    figures = {"files_before": len(there), "begun_before": len(begun), "half_written_files": len(half), "ready_s": round(ready_s, 1)}
+    print(json.dumps({"R13 SIGKILL in a download": figures}))
     assert isinstance(told, str)
+    assert begun  # what the killed one left half
     assert half == []
 
 

@@ -35,7 +35,7 @@ PROMISES = {
     "R13 SIGTERM": "Told to stop, the process tells those who wait at once, lets answers under way end or tells those it cuts, and exits with 0.",
     "R13 SIGKILL while answering": "Killed, it leaves no visitor's file that the next start does not delete.",
     "R13 SIGKILL in a download": "Killed in a download, it starts again, and keeps no half file.",
-    "disk full at an upload": "A full disk is one sentence to whoever uploads (status 507), and leaves nothing.",
+    "disk full at an upload": "A full disk is one sentence to whoever uploads (status 507), and leaves nothing that a later upload does not delete.",
     "disk full in a download": "A full disk in a download is one sentence on the page.",
     "clock jumps": "Clocks that jump by a day either way, and empty files, change no answer.",
     "doors: files": "No file but uploads can be read, or shown to the model, by any path.",

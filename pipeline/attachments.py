@@ -6,7 +6,7 @@ from time import monotonic as clock
 from typing import Protocol, TypeAlias
 
 from pipeline.config import MediaLimits
-from pipeline.media import Head, Picture, Used, file_size
+from pipeline.media import Head, Loaded, Picture, Used, file_size
 from pipeline.message import Image, Message, Video
 from pipeline.still import image_head, load_image
 from pipeline.video import load_video, video_head
@@ -18,8 +18,8 @@ Files: TypeAlias = Sequence[tuple[Image | Video, str]]
 class Reader(Protocol):
     """Reads untrusted files in whatever process, and raises what `load_image` and `load_video` do; `name` is what a sentence calls a file."""
 
-    def load(self, item: Image | Video, limits: MediaLimits, name: str, used: Used, cancelled: Event | None = None) -> list[Picture]:
-        """Its pictures. `used` is what the files before it took; setting `cancelled` ends the waiting, with a `PipelineError`."""
+    def load(self, item: Image | Video, limits: MediaLimits, name: str, used: Used, cancelled: Event | None = None) -> Loaded:
+        """Decode it. `used` is what the files before it took; setting `cancelled` ends the waiting, with a `PipelineError`."""
 
     def head(self, item: Image | Video, limits: MediaLimits, name: str) -> Head:
         """What is known of it before anything is decoded."""
@@ -28,8 +28,10 @@ class Reader(Protocol):
 class InProcess:
     """Reads files in this process, which is right for files of one's own."""
 
-    def load(self, item: Image | Video, limits: MediaLimits, name: str, used: Used, cancelled: Event | None = None) -> list[Picture]:  # noqa: ARG002
-        return [load_image(item, limits, name, used)] if isinstance(item, Image) else load_video(item, limits, name, used)
+    def load(self, item: Image | Video, limits: MediaLimits, name: str, used: Used, cancelled: Event | None = None) -> Loaded:  # noqa: ARG002
+        started = clock()
+        pictures = [load_image(item, limits, name, used)] if isinstance(item, Image) else load_video(item, limits, name, used)
+        return pictures, clock() - started
 
     def head(self, item: Image | Video, limits: MediaLimits, name: str) -> Head:
         return image_head(item, limits, name) if isinstance(item, Image) else video_head(item, limits, name)
@@ -65,8 +67,9 @@ def load_all(files: Files, limits: MediaLimits, reader: Reader, cancelled: Event
     used = Used()
     started = clock()
     for item, name in files:
-        pictures = reader.load(item, limits, name, used, cancelled)
-        used = Used(used.pixels + sum(picture.image.width * picture.image.height for picture in pictures), clock() - started)
+        pictures, seconds = reader.load(item, limits, name, used, cancelled)
+        pixels, seconds = sum(picture.image.width * picture.image.height for picture in pictures), used.seconds + seconds
+        used = Used(used.pixels + pixels, seconds, clock() - started - seconds)
         loaded.append(pictures)
     return loaded
 

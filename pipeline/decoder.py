@@ -13,7 +13,7 @@ from pipeline.config import MediaLimits
 from pipeline.decoder_process import TICK_MS, Process
 from pipeline.decoder_program import encode_request
 from pipeline.errors import InputError, Overloaded, PipelineError
-from pipeline.media import Head, Picture, Used, decode_seconds, error_for, opened, out_of_time
+from pipeline.media import Head, Loaded, Picture, Used, decode_seconds, error_for, opened, out_of_time
 from pipeline.message import Image, Video
 from pipeline.still import image_head, load_image
 
@@ -56,9 +56,7 @@ class Decoder:
         for process in idle:
             process.close()
 
-    def load(
-        self, item: Image | Video, limits: MediaLimits, name: str, used: Used | None = None, cancelled: threading.Event | None = None
-    ) -> list[Picture]:
+    def load(self, item: Image | Video, limits: MediaLimits, name: str, used: Used | None = None, cancelled: threading.Event | None = None) -> Loaded:
         """Decode a file as `load_image` and `load_video` do. Setting `cancelled` ends it, with a `PipelineError`.
 
         Raises:
@@ -68,21 +66,25 @@ class Decoder:
         """
         used = used or Used()
         if isinstance(item, Image) and isinstance(item.source, PIL.Image.Image):
-            return [load_image(item, limits, name, used)]
+            started = clock()
+            return [load_image(item, limits, name, used)], clock() - started
         wish = "picture" if isinstance(item, Image) else "video"
-        return [found for found in self._read(wish, item, limits, name, used, cancelled) if isinstance(found, Picture)]
+        found, seconds = self._read(wish, item, limits, name, used, cancelled)
+        return [one for one in found if isinstance(one, Picture)], seconds
 
     def head(self, item: Image | Video, limits: MediaLimits, name: str) -> Head:
         """Read the head of a file as `image_head` and `video_head` do; raises as `load` does."""
         if isinstance(item, Image) and isinstance(item.source, PIL.Image.Image):
             return image_head(item, limits, name)
         wish = "picture head" if isinstance(item, Image) else "video head"
-        return next(found for found in self._read(wish, item, limits, name, Used(), None) if isinstance(found, Head))
+        found, _ = self._read(wish, item, limits, name, Used(), None)
+        return next(one for one in found if isinstance(one, Head))
 
     def _read(
         self, wish: str, item: Image | Video, limits: MediaLimits, name: str, used: Used, cancelled: threading.Event | None
-    ) -> list[Picture | Head]:
-        give_up, begun = clock() + decode_seconds(False, limits, used), False
+    ) -> tuple[list[Picture | Head], float]:
+        """What a file gave, and the seconds from when its turn came."""
+        give_up, begun = clock() + decode_seconds(False, limits, used) - used.waited, False
 
         def check() -> None:
             if cancelled is not None and cancelled.is_set():
@@ -93,14 +95,15 @@ class Decoder:
                 raise error_for(item)(out_of_time(name, limits))
 
         with opened(item, limits, name) as file, self._process(check) as process:
-            give_up, begun = clock() + decode_seconds(wish != "video", limits, used), True  # which does not count the waiting for a process
+            started, begun = clock(), True
+            give_up = started + decode_seconds(wish != "video", limits, used)
             process.ask(encode_request(wish, name, limits, used), file)
             replies = list(process.replies(check))
             for reply in replies:
                 if isinstance(reply, InputError):
                     raise reply
             if process.exit_status == 0:
-                return [reply for reply in replies if not isinstance(reply, InputError)]
+                return [reply for reply in replies if not isinstance(reply, InputError)], clock() - started
             if process.exit_status in (-signal.SIGALRM, -signal.SIGXCPU):
                 raise error_for(item)(out_of_time(name, limits))
             if process.exit_status < 0 and not self._closed:

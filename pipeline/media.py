@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeAlias
 
 import PIL.Image
 
@@ -37,10 +37,18 @@ class Head:
 
 @dataclass(frozen=True)
 class Used:
-    """What a conversation's files have taken so far of what all of them may take together: pixels of RGB images and seconds of decoding."""
+    """What a conversation's files have taken so far of what all of them may take together: pixels of RGB images and seconds of decoding.
+
+    `waited` are the seconds for which they waited while others' files were decoded.
+    """
 
     pixels: int = 0
     seconds: float = 0.0
+    waited: float = 0.0
+
+
+#: A file's pictures, and the seconds that decoding them took, which do not count its waiting for others' files.
+Loaded: TypeAlias = tuple[list[Picture], float]
 
 
 def error_for(item: Image | Video) -> type[InputError]:

@@ -161,8 +161,8 @@ def words(*texts: str) -> list[Delta]:
 
 
 def connect(address: str) -> Client:
-    """A client of the API. Closing one takes a second of waiting for its heartbeat; they end with the server."""
-    return Client(address, verbose=False, analytics_enabled=False)
+    """A client of the API, which waits for a busy machine. Closing one takes a second of waiting for its heartbeat; they end with the server."""
+    return Client(address, verbose=False, analytics_enabled=False, httpx_kwargs={"timeout": None})
 
 
 def message(question: str, *files: Path) -> dict[str, Any]:

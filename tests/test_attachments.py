@@ -1,15 +1,17 @@
 """All files of a conversation together: how many and how much, before any is decoded, and what is said about them."""
 
+import itertools
 from pathlib import Path
 from unittest.mock import Mock
 
 import PIL.Image
 import pytest
 
+from pipeline import attachments
 from pipeline.attachments import InProcess, excess, load_all, notices
 from pipeline.config import MediaLimits
 from pipeline.errors import ImageError, VideoError
-from pipeline.media import Picture
+from pipeline.media import Picture, Used
 from pipeline.message import Image, Message, Video
 from pipeline.processor import named
 
@@ -46,16 +48,15 @@ def test_pixels_are_counted_over_all_pictures_of_a_conversation() -> None:
         load_all(named(messages), MediaLimits(max_conversation_pixels=35), InProcess())
 
 
-def test_each_file_is_told_what_those_before_it_used() -> None:
+def test_each_file_is_told_what_those_before_it_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each takes ten seconds, of which it waits for three."""
+    monkeypatch.setattr(attachments, "clock", itertools.count(0.0, 10.0).__next__)
     reader = Mock(spec=InProcess)
-    reader.load.side_effect = lambda item, *_: [Picture(PIL.Image.new("RGB", (5, 2)))] * (2 if isinstance(item, Video) else 1)
+    reader.load.side_effect = lambda item, *_: ([Picture(PIL.Image.new("RGB", (5, 2)))] * (2 if isinstance(item, Video) else 1), 7.0)
     messages = [Message.user(DOT, Video(b"v"), DOT), Message.user(Video(b"v"))]
     load_all(named(messages), LIMITS, reader)
-    told = [(name, used.pixels) for _, _, name, used, _ in (call.args for call in reader.load.call_args_list)]
-    assert told == [("Picture 1", 0), ("Video 1", 10), ("Picture 2", 30), ("Video 2", 40)]
-    seconds = [call.args[3].seconds for call in reader.load.call_args_list]
-    assert seconds == sorted(seconds)
-    assert seconds[-1] > 0
+    told = [(name, used) for _, _, name, used, _ in (call.args for call in reader.load.call_args_list)]
+    assert told == [("Picture 1", Used()), ("Video 1", Used(10, 7.0, 3.0)), ("Picture 2", Used(30, 14.0, 6.0)), ("Video 2", Used(40, 21.0, 9.0))]
 
 
 def test_only_the_sender_of_the_last_message_is_told_of_frames_that_are_not_shown() -> None:

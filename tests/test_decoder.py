@@ -8,19 +8,24 @@ import select
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import gradio
 import PIL.Image
 import pytest
 
-from pipeline import decoder_process
+from pipeline import attachments, decoder_process
+from pipeline import decoder as room
+from pipeline.attachments import load_all
 from pipeline.config import MediaLimits
 from pipeline.decoder import MAX_PROCESSES, Decoder
 from pipeline.errors import ImageError, InputError, Overloaded, PipelineError, VideoError
 from pipeline.media import Head, Used
-from pipeline.message import Image, Video
+from pipeline.message import Image, Message, Video
+from pipeline.processor import named
 from pipeline.still import image_head, load_image
 from pipeline.video import load_video, video_head
 
@@ -91,7 +96,7 @@ def children() -> list[str]:
 def test_a_picture_has_the_same_pixels_as_in_this_process(decoder: Decoder, path: Path) -> None:
     here = load_image(Image(path), LIMITS)
     for source in (path, str(path), path.read_bytes()):
-        (there,) = decoder.load(Image(source), LIMITS, "Picture 1")
+        ((there,), _) = decoder.load(Image(source), LIMITS, "Picture 1")
         assert (there.image.mode, there.image.size, there.time, there.others) == ("RGB", here.image.size, None, here.others)
         assert there.image.tobytes() == here.image.tobytes()
 
@@ -101,7 +106,7 @@ def test_a_video_has_the_same_frames_as_in_this_process(decoder: Decoder, name: 
     path = ASSETS / "videos" / name
     here = [(picture.time, picture.image.tobytes()) for picture in load_video(Video(path), LIMITS)]
     for source in (path, path.read_bytes()):
-        assert [(picture.time, picture.image.tobytes()) for picture in decoder.load(Video(source), LIMITS, "Video 1")] == here
+        assert [(picture.time, picture.image.tobytes()) for picture in decoder.load(Video(source), LIMITS, "Video 1")[0]] == here
 
 
 def test_a_head_is_the_same_as_in_this_process(decoder: Decoder) -> None:
@@ -116,7 +121,7 @@ def test_a_head_is_the_same_as_in_this_process(decoder: Decoder) -> None:
 
 def test_an_image_in_memory_needs_no_other_process(decoder: Decoder) -> None:
     image = PIL.Image.new("RGB", (4, 4), "red")
-    assert decoder.load(Image(image), LIMITS, "Picture 1") == [load_image(Image(image), LIMITS)]
+    assert decoder.load(Image(image), LIMITS, "Picture 1")[0] == [load_image(Image(image), LIMITS)]
 
 
 def test_what_is_wrong_with_a_file_is_said_in_the_same_words(decoder: Decoder) -> None:
@@ -162,7 +167,7 @@ def test_a_codec_that_fails_is_one_sentence_and_the_next_picture_is_read(evil: D
     with pytest.raises(ImageError) as caught:
         evil.load(Image(word), limits, "Picture 2")
     assert str(caught.value) == sentence
-    assert evil.load(Image(LION), LIMITS, "Picture 3")[0].image.tobytes() == load_image(Image(LION), LIMITS).image.tobytes()
+    assert evil.load(Image(LION), LIMITS, "Picture 3")[0][0].image.tobytes() == load_image(Image(LION), LIMITS).image.tobytes()
 
 
 @pytest.mark.parametrize("word", [b"ours", b"exit"])
@@ -170,7 +175,7 @@ def test_a_fault_of_ours_is_not_blamed_on_the_file(evil: Decoder, word: bytes) -
     with pytest.raises(PipelineError, match=r"^Picture 2 was not read: the decoder failed\.$") as caught:
         evil.load(Image(word), LIMITS, "Picture 2")
     assert not isinstance(caught.value, InputError)
-    assert evil.load(Image(LION), LIMITS, "Picture 3")
+    assert evil.load(Image(LION), LIMITS, "Picture 3")[0]
 
 
 def test_a_program_that_does_not_start_is_a_fault_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,15 +189,15 @@ def test_the_real_codecs_get_no_more_memory_than_the_limit(decoder: Decoder) -> 
     PIL.Image.new("RGB", (6000, 6000)).save(buffer, "PNG", compress_level=1)
     with pytest.raises(ImageError, match=r"^Picture 1 takes too much memory to decode; the limit is 120,000,000 bytes\.$"):
         decoder.load(Image(buffer.getvalue()), MediaLimits(max_decode_bytes=120_000_000), "Picture 1")
-    assert decoder.load(Image(LION), LIMITS, "Picture 2")
+    assert decoder.load(Image(LION), LIMITS, "Picture 2")[0]
 
 
 def test_a_process_that_the_system_ended_meanwhile_is_replaced(decoder: Decoder) -> None:
-    assert decoder.load(Image(LION), LIMITS, "Picture 1")
+    assert decoder.load(Image(LION), LIMITS, "Picture 1")[0]
     before = descriptors()
     decoder._idle[-1].kill()
     decoder._idle[-1]._popen.wait()
-    assert decoder.load(Image(LION), LIMITS, "Picture 1")
+    assert decoder.load(Image(LION), LIMITS, "Picture 1")[0]
     assert descriptors() == before
 
 
@@ -210,7 +215,7 @@ def test_who_leaves_while_a_file_is_decoded_waits_no_longer(evil: Decoder) -> No
     cancelled.set()
     thread.join(60)
     assert errors == ["Picture 1 is not wanted any more."]
-    assert evil.load(Image(LION), LIMITS, "Picture 2")
+    assert evil.load(Image(LION), LIMITS, "Picture 2")[0]
 
 
 def test_callers_at_the_same_time_do_not_wait_for_each_other(evil: Decoder) -> None:
@@ -223,7 +228,7 @@ def test_callers_at_the_same_time_do_not_wait_for_each_other(evil: Decoder) -> N
     stuck = [threading.Thread(target=wait) for _ in "ab"]
     for thread in stuck:
         thread.start()
-    assert evil.load(Image(LION), LIMITS, "Picture 1")
+    assert evil.load(Image(LION), LIMITS, "Picture 1")[0]
     assert all(thread.is_alive() for thread in stuck)
     cancelled.set()
     for thread in stuck:
@@ -266,11 +271,43 @@ def test_who_waits_for_a_process_too_long_is_not_told_that_the_file_was_at_fault
         thread.start()
     while len(evil._busy) < MAX_PROCESSES:
         assert all(thread.is_alive() for thread in stuck)
-    with pytest.raises(Overloaded, match=r"^Picture 2 waited too long for its turn to be read: please try again in a while\.$"):
-        evil.load(Image(LION), dataclasses.replace(LIMITS, max_decode_seconds=0.1), "Picture 2")
+    short = dataclasses.replace(LIMITS, max_decode_seconds=0.1)
+    for limits, used in ((short, Used()), (LIMITS, Used(waited=LIMITS.max_decode_seconds))):  # the files of a conversation share their patience
+        with pytest.raises(Overloaded, match=r"^Picture 2 waited too long for its turn to be read: please try again in a while\.$"):
+            evil.load(Image(LION), limits, "Picture 2", used)
     hold.set()
     for thread in stuck:
         thread.join(60)
+
+
+def test_a_file_may_be_decoded_as_long_as_if_its_conversation_had_not_waited_for_others(evil: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All the time that a conversation may take passes before its first file's turn comes."""
+    now, asked = 0.0, Counter[str]()
+
+    def clock() -> float:
+        asked[threading.current_thread().name] += 1
+        return now
+
+    monkeypatch.setattr(room, "clock", clock)
+    monkeypatch.setattr(attachments, "clock", clock)
+    film = Video(ASSETS / "videos" / "b.mp4")
+    files = named([Message.user(Image(LION), film)])
+
+    def hang() -> None:
+        with pytest.raises(ImageError, match="takes too long"):
+            evil.load(Image(b"hang"), LIMITS, "It")
+
+    with ThreadPoolExecutor() as others, ThreadPoolExecutor(1, "waiting") as own:
+        stuck = [others.submit(hang) for _ in range(MAX_PROCESSES)]
+        while len(evil._busy) < MAX_PROCESSES:
+            assert not any(one.done() for one in stuck)
+        waiting = own.submit(load_all, files, LIMITS, evil)
+        while asked["waiting_0"] < 4:  # it looks for its turn
+            assert not waiting.done()
+        now = LIMITS.max_decode_seconds
+        for one in stuck:
+            one.result(60)
+        assert [len(pictures) for pictures in waiting.result(60)] == [1, len(load_video(film, LIMITS))]
 
 
 @pytest.mark.parametrize("item", [Image(b"hang"), Video(b"hang")])

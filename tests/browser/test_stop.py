@@ -15,6 +15,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from tests.browser.visitor import Visitor
+from tests.reliability.test_gone import BAR_S
 from tests.serving import Heard, until
 
 PRESSES, BAR_MS = 5, 300
@@ -117,6 +118,7 @@ def test_closing_the_page_frees_the_engine(visitor: Visitor, browser: Browser, a
         free_ms = max(0, at.result() - closed)
     assert heard.closed.acquire(timeout=60)
     print(json.dumps({"R3": {"gone": "tab closed", "free_ms": round(free_ms), "slots_busy_after": heard.stats().running}}))
+    assert free_ms < 1000 * BAR_S
     monkeypatch.setattr(heard, "answer_tokens", 20)
     with browser.new_page() as page:
         other = Visitor(page).open(address, heard)

@@ -155,4 +155,4 @@ def test_the_books_hold_whatever_happens() -> None:
     Serving.TestCase("runTest").runTest()
     print(json.dumps({"R6": {**counted, "integrity_failures": 0}}))
     assert counted["steps"] >= 10_000
-    assert min(counted[name] for name in ("hits", "evictions", "preemptions", "forks")) > 100
+    assert min(counted[name] for name in ("hits", "evictions", "preemptions", "forks", "right guesses")) > 100

@@ -73,3 +73,4 @@ def test_no_body_is_a_fault_and_the_page_answers_after_all_of_them(tmp_path: Pat
         alive = "event: complete" in http.get(f"gradio_api/call/chat/{event}").text
     print(json.dumps({"R17": {"calls": statuses.total(), "5xx": 0, "statuses": dict(statuses), "server_alive": alive}}))
     assert alive
+    assert statuses[200] > 0  # else no body came as far as what is behind the doors

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from pipeline.config import MediaLimits
 from pipeline.decoder import Decoder
+from pipeline.decoder_program import GRACE_SECONDS
 from pipeline.errors import InputError
 from pipeline.media import Picture
 from pipeline.message import Image, Video
@@ -40,7 +41,7 @@ class Tally:
         started = time.perf_counter()
         self.counts["files"] += 1
         try:
-            pictures = self.decoder.load(item, LIMITS, "It")
+            pictures, _ = self.decoder.load(item, LIMITS, "It")
         except InputError as refusal:
             self.counts["refused"] += 1
             self.counts["crashed"] += "crashed" in str(refusal)
@@ -62,6 +63,7 @@ class Tally:
         assert self.counts["unhandled"] == 0
         assert 1024 * self.decoder.peak_kib <= LIMITS.max_decode_bytes + BASE_BYTES
         assert self.latest_s <= LIMITS.max_video_seconds
+        assert self.slowest_s <= LIMITS.max_decode_seconds + GRACE_SECONDS
 
 
 @pytest.fixture

@@ -27,14 +27,14 @@ from tests.serving import Scripted, connect, message, served, served_model, unti
 from ui import doors
 from ui.model import GRACE_SECONDS, STOPPING, Degraded, Model, Ready, load
 
-#: The bundled model, four at once, whose answers never end: so streams are under way, and others wait, for as long as a test needs.
-TALKATIVE = """
+#: The bundled model, four at once, asked in one of the ways of `visiting`.
+SERVING = """
 import dataclasses
 import app
 from pipeline import Assistant
 from pipeline.artifacts import BUNDLED
-from tests.reliability.visiting import Talkative
-app.load = lambda _, engine, __: Talkative(Assistant(BUNDLED, dataclasses.replace(engine, max_running=4)))
+from tests.reliability.visiting import {0}
+app.load = lambda _, engine, __: {0}(Assistant(BUNDLED, dataclasses.replace(engine, max_running=4)))
 app.main()
 """
 
@@ -57,37 +57,50 @@ def ended(job: Job) -> str:
 
 
 def test_a_stopping_process_tells_everybody_and_exits_with_0(tmp_path: Path) -> None:
-    """Four answers would never end, two visitors wait in the engine's queue, and one comes afterwards."""
-    with running(tmp_path, TALKATIVE) as (process, client):
-        address = client.src
-        speaking = [connect(address).submit(message("endless"), api_name="/chat") for _ in range(4)]
+    """Three answers have most of their words to come, a fourth would never end, two visitors wait in the engine's queue, and one comes afterwards."""
+    questions = ("Tell me a story.", "Count the circles.", "Why?")
+    with running(tmp_path, SERVING.format("Halting")) as (process, client):
+        clients = [connect(client.src) for _ in range(7)]
+        speaking = [clients.pop().submit(message(text), api_name="/chat") for text in (*questions, "endless")]
         for job in speaking:
             next(item for item in job if isinstance(item, str))
-        waiting = [connect(address).submit(message("endless"), api_name="/chat") for _ in range(2)]
+        waiting = [clients.pop().submit(message("endless"), api_name="/chat") for _ in range(2)]
         for job in waiting:
             next(item for item in job if "Waiting" in str(item))
-        started = time.monotonic()
+        under_way, started = sum(not job.done() for job in speaking), time.monotonic()
         process.send_signal(signal.SIGTERM)
         told = [ended(job) for job in waiting]
-        told_s, under_way = time.monotonic() - started, sum(not job.done() for job in speaking)
-        late = ended(connect(address).submit(message("hello?"), api_name="/chat"))
-        last = [ended(job) for job in speaking]
+        told_s, at_once = time.monotonic() - started, not speaking[-1].done()
+        late = ended(clients.pop().submit(message("hello?"), api_name="/chat"))
+        *answers, cut = map(ended, speaking)
         process.communicate()
         drained_s = time.monotonic() - started
-    figures = {"streams": 4, "cut_and_told": last.count(STOPPING), "waiting": 2, "waiting_told": told.count(STOPPING)}
-    print(json.dumps({"R13 SIGTERM": {**figures, "told_s": round(told_s, 2), "drain_s": round(drained_s, 2), "grace_s": GRACE_SECONDS}}))
+    left = list(tmp_path.glob("uploads-*"))
+    started = time.monotonic()
+    with running(tmp_path, SERVING.format("Talkative")) as (again, client):
+        undisturbed = [client.predict(message(questions[0]), api_name="/chat")]
+        ready_s = time.monotonic() - started
+        undisturbed += [connect(client.src).predict(message(text), api_name="/chat") for text in questions[1:]]
+        assert stopped(again)[0] == 0
+    drained = sum(answer == whole for answer, whole in zip(answers, undisturbed, strict=True))
+    figures = {"drained": drained, "cut": [cut].count(STOPPING), "waiting": 2, "waiting_told": told.count(STOPPING), "told_s": round(told_s, 2)}
+    figures |= {"drain_s": round(drained_s, 2), "grace_s": GRACE_SECONDS, "ready_s": round(ready_s, 1), "half_written_files": len(left)}
+    print(json.dumps({"R13 SIGTERM": figures}))
     assert process.returncode == 0
+    assert under_way == 4
     assert told == [STOPPING, STOPPING]
-    assert under_way == 4  # those who waited were told at once, and not when the others had ended
+    assert at_once  # and not when the others had ended
     assert late == STOPPING
-    assert last == [STOPPING] * 4
-    assert not list(tmp_path.glob("uploads-*"))
+    assert answers == undisturbed
+    assert len(set(undisturbed)) == 3  # so the words of another one would be noticed
+    assert cut == STOPPING
+    assert left == []
 
 
 def test_a_process_killed_while_it_takes_in_and_answers_leaves_nothing_that_the_next_one_keeps(tmp_path: Path, pictures: list[Path]) -> None:
-    with running(tmp_path, TALKATIVE) as (process, client):
+    with running(tmp_path, SERVING.format("Talkative")) as (process, client):
         address = urlsplit(client.src)
-        jobs = [connect(client.src).submit(message("endless", pictures[0]), api_name="/chat") for _ in range(4)]
+        jobs = [one.submit(message("endless", pictures[0]), api_name="/chat") for one in [connect(client.src) for _ in range(4)]]
         for job in jobs:
             next(item for item in job if isinstance(item, str))
         half = socket.create_connection((address.hostname, address.port))
@@ -120,14 +133,20 @@ def from_hub(hub: Server, tmp_path: Path) -> dict[str, str]:
 
 
 def test_a_process_killed_in_a_download_starts_again_and_answers(hub: Server, from_hub: dict[str, str], tmp_path: Path) -> None:
-    go_on = threading.Event()
-    largest = r"^GET .*/openvino_language_model\.bin$"
-    hub.watch = lambda number, when: when == "come" and re.search(largest, str(hub.log[number - 1])) and not go_on.wait(120)
+    asked, go_on = threading.Event(), threading.Event()
+
+    def hold(number: int, when: str) -> None:
+        if when == "come" and re.search(r"^GET .*/openvino_language_model\.bin$", str(hub.log[number - 1])):
+            asked.set()
+            assert go_on.wait(120)
+
+    hub.watch = hold
     with running(tmp_path, **from_hub) as (process, client):
         next(item for item in client.submit(message("Hi"), api_name="/chat") if "downloading" in str(item))
+        assert asked.wait(120)
         process.kill()
         process.communicate()
-    there = [path for path in (tmp_path / "hf").rglob("*.bin") if path.is_file()]
+    there, begun = ([path for path in (tmp_path / "hf").rglob(name) if path.is_file()] for name in ("*.bin", "*.incomplete"))
     go_on.set()
     started = time.monotonic()
     with running(tmp_path, **from_hub) as (process, client):
@@ -135,8 +154,10 @@ def test_a_process_killed_in_a_download_starts_again_and_answers(hub: Server, fr
         ready_s = time.monotonic() - started
         assert stopped(process)[0] == 0
     half = list((tmp_path / "hf").rglob("*.incomplete"))
-    print(json.dumps({"R13 SIGKILL in a download": {"files_before": len(there), "half_written_files": len(half), "ready_s": round(ready_s, 1)}}))
+    figures = {"files_before": len(there), "begun_before": len(begun), "half_written_files": len(half), "ready_s": round(ready_s, 1)}
+    print(json.dumps({"R13 SIGKILL in a download": figures}))
     assert isinstance(told, str)
+    assert begun  # what the killed one left half
     assert half == []
 
 

@@ -6,7 +6,6 @@ import threading
 import time
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import PIL.Image
@@ -33,50 +32,41 @@ typed = st.text(st.characters(categories=None)) | st.lists(
 
 
 @pytest.fixture(scope="module")
-def books() -> Iterator[Counter[str]]:
-    """What became of what was written, by all tests of this file that were run."""
-    books = Counter({"conversations": 0, "injected_special_tokens": 0, "refused": 0, "unhandled": 0})
-    yield books
-    print(json.dumps({"R16": books}))
-    assert (books["injected_special_tokens"], books["unhandled"]) == (0, 0)
-
-
-@pytest.fixture(scope="module")
 def processor(golden: Path) -> Processor:
     return Processor(golden / "tiny_model")
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(system=st.none() | typed, turns=st.lists(st.tuples(typed, st.integers(0, 2), typed), max_size=3), last=typed, pictures=st.integers(0, 2))
-def test_what_is_typed_by_any_door_is_words(
-    processor: Processor, books: Counter[str], system: str | None, turns: list[tuple[str, int, str]], last: str, pictures: int
-) -> None:
-    def conversation(harmless: bool) -> Prompt:
-        def words(text: str) -> str:
-            return "a" if harmless else text
+def test_what_is_typed_by_any_door_is_words(processor: Processor) -> None:
+    counted = Counter({"conversations": 0, "injected_special_tokens": 0})
+    control, unknown = set(processor.tokenizer.control_ids.values()), processor.tokenizer.control_id("<unk>")
 
-        messages = [
-            message
-            for question, count, answer in turns
-            for message in (Message.user(*[DOT] * count, words(question)), Message.assistant(words(answer)))
-        ]
-        options = Options(system_prompt=words(system) if system else None)
-        return processor.plan([*messages, Message.user(*[DOT] * pictures, words(last))], options).prompt
+    @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(system=st.none() | typed, turns=st.lists(st.tuples(typed, st.integers(0, 2), typed), max_size=3), last=typed, pictures=st.integers(0, 2))
+    def anything(system: str | None, turns: list[tuple[str, int, str]], last: str, pictures: int) -> None:
+        def conversation(harmless: bool) -> Prompt:
+            def words(text: str) -> str:
+                return "a" if harmless else text
 
-    control = set(processor.tokenizer.control_ids.values())
-    books["conversations"] += 1
-    books["unhandled"] += 1  # until both are there
-    prompt, harmless = conversation(harmless=False), conversation(harmless=True)
-    books["unhandled"] -= 1
-    found, expected = ([token for token in one.input_ids if token in control] for one in (prompt, harmless))
-    books["injected_special_tokens"] += len(found) - len(expected)
-    assert found == expected
-    unknown = processor.tokenizer.control_id("<unk>")
-    assert all(set(prompt.input_ids[start:end]) == {unknown} for start, end in prompt.image_bound)
-    assert len(prompt.image_bound) == len(harmless.image_bound)
-    said = [("system", system or "You are a helpful assistant.", 0)]
-    said += [turn for question, count, answer in turns for turn in (("user", question, count), ("assistant", answer, 0))]
-    assert turns_of(prompt, processor.tokenizer) == [as_read(*turn) for turn in [*said, ("user", last, pictures)]] + ["assistant\n"]
+            messages = [
+                message
+                for question, count, answer in turns
+                for message in (Message.user(*[DOT] * count, words(question)), Message.assistant(words(answer)))
+            ]
+            options = Options(system_prompt=words(system) if system else None)
+            return processor.plan([*messages, Message.user(*[DOT] * pictures, words(last))], options).prompt
+
+        prompt, harmless = conversation(harmless=False), conversation(harmless=True)
+        found, expected = ([token for token in one.input_ids if token in control] for one in (prompt, harmless))
+        counted.update(conversations=1, injected_special_tokens=len(found) - len(expected))
+        assert found == expected
+        assert all(set(prompt.input_ids[start:end]) == {unknown} for start, end in prompt.image_bound)
+        assert len(prompt.image_bound) == len(harmless.image_bound)
+        said = [("system", system or "You are a helpful assistant.", 0)]
+        said += [turn for question, count, answer in turns for turn in (("user", question, count), ("assistant", answer, 0))]
+        assert turns_of(prompt, processor.tokenizer) == [as_read(*turn) for turn in [*said, ("user", last, pictures)]] + ["assistant\n"]
+
+    anything()
+    print(json.dumps({"R16": counted}))
 
 
 def turns_of(prompt: Prompt, tokenizer: Tokenizer) -> list[str]:
@@ -103,25 +93,20 @@ def as_read(role: str, text: str, pictures: int) -> str:
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (["a" * 1_000_000], r"The conversation has 1,000,000 characters; the limit is 819,200\."),
+        (["a" * 1_000_000], r"The conversation has 1,000,00[016] characters; the limit is 819,200\."),
         (["😀" * 250_000], r"The conversation takes [\d,]+ tokens and the limit is 8,192: send fewer or smaller pictures, or .*\."),
         ([DOT] * 200, r"A message has 200 pictures and videos; the limit is 50\."),
     ],
 )
-def test_too_much_of_anything_is_refused_in_one_sentence(
-    processor: Processor, books: Counter[str], content: list[str | Image], sentence: str
-) -> None:
-    for conversation in ([Message.user(*content)], [Message.user(*content), Message.assistant("Well."), Message.user("?")]):
-        with pytest.raises(InputError) as caught:
-            processor.plan(conversation, max_prompt_tokens=8192)
-        books["refused"] += 1
+def test_too_much_of_anything_is_refused_in_one_sentence(processor: Processor, content: list[str | Image], sentence: str) -> None:
+    asked = [([Message.user(*content)], None), ([Message.user(*content), Message.assistant("Well."), Message.user("?")], None)]
     if isinstance(content[0], str):
-        with pytest.raises(InputError):
-            processor.plan([Message.user("?")], Options(system_prompt=content[0]), max_prompt_tokens=8192)
-        books["refused"] += 1
-    with pytest.raises(InputError) as caught:
-        processor.plan([Message.user(*content)], max_prompt_tokens=8192)
-    assert re.fullmatch(sentence, str(caught.value))
+        asked.append(([Message.user("?")], content[0]))
+    for conversation, system_prompt in asked:
+        with pytest.raises(InputError) as caught:
+            processor.plan(conversation, Options(system_prompt=system_prompt), max_prompt_tokens=8192)
+        assert re.fullmatch(sentence, str(caught.value))
+    print(json.dumps({"R16": {"refused": len(asked)}}))
 
 
 def test_a_long_text_holds_up_nobody_while_it_is_read(tokenizer: Tokenizer) -> None:

@@ -4,6 +4,7 @@ import gc
 import io
 import json
 import os
+import re
 import threading
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -15,9 +16,9 @@ import httpx
 import numpy as np
 
 from demo.scenes import COLOURS, Print, Scene, Thing, draw
-from pipeline import Assistant, Delta, GenerationConfig, Message, Options
+from pipeline import Assistant, Delta, GenerationConfig, Message, Options, Text
 from pipeline.engine.request import Stats
-from tests.serving import StandIn
+from tests.serving import StandIn, until
 
 COLOUR, NUMBER = "What colour is the circle?", "What number is written in the picture?"
 # What the bundled model tells apart in such a picture: it may take a final 8 for a 3, and the square for a purple circle beside a number below 20.
@@ -62,10 +63,27 @@ class Exact(StandIn):
 
 
 class Talkative(Exact):
-    """Goes on for ever."""
+    """Goes on for ever if that is what it is asked for, and else for forty tokens."""
 
-    def generation(self, _: Sequence[Message]) -> GenerationConfig:
-        return GenerationConfig.greedy(min_new_tokens=32_768, max_new_tokens=32_768)
+    def generation(self, messages: Sequence[Message]) -> GenerationConfig:
+        tokens = 32_768 if Text("endless") in messages[-1].content else 40
+        return GenerationConfig.greedy(min_new_tokens=tokens, max_new_tokens=tokens)
+
+
+class Halting(Talkative):
+    """Four at once: as soon as all of them have begun to speak no further word comes, until the engine is told to end."""
+
+    def __init__(self, assistant: Assistant) -> None:
+        super().__init__(assistant)
+        engine = assistant._engine
+        forward = engine._runner.forward
+
+        def halting(batch: Any) -> Any:
+            speaking, stats = sum(group.decoding for group in engine._scheduler.running), engine.stats
+            until(lambda: engine._closed or (speaking < 4 and stats().running + stats().waiting >= 4))
+            return forward(batch)
+
+        engine._runner.forward = halting
 
 
 def request(address: str | httpx.URL, text: str, *files: Any, session: str | None = None) -> dict[str, Any]:
@@ -130,6 +148,17 @@ def held() -> dict[str, int]:
 def pictures_in(folder: Path) -> int:
     """How many uploaded pictures lie there."""
     return len(list(folder.glob("*/*.png")))
+
+
+def begin_peak() -> None:
+    """Let `peak_mib` count from here on."""
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def peak_mib() -> float:
+    """The most memory of this process that was in use at once since `begin_peak`, MiB."""
+    [kib] = re.findall(r"^VmHWM:\s+(\d+)", Path("/proc/self/status").read_text(encoding="ascii"), re.MULTILINE)
+    return int(kib) / 2**10
 
 
 def rss_mib(process: int | str = "self") -> float:

@@ -23,18 +23,22 @@ HALF = Starting("downloading", 1_000_000, 2_000_000)
 
 
 class Loads:
-    """Plays one outcome for each time that a model is loaded: an assistant, an error, or to wait in the middle until `go_on` is set."""
+    """Plays one outcome for each time that a model is loaded: an assistant, an error, or to wait in the middle until `go_on` is set.
 
-    def __init__(self, *outcomes: Scripted | Exception | Starting) -> None:
+    Before any of them an event holds it up until it is set.
+    """
+
+    def __init__(self, *outcomes: Scripted | Exception | Starting | threading.Event) -> None:
         self._outcomes = list(outcomes)
         self.go_on = threading.Event()
         self.count = 0
 
     def __call__(self, report: Report) -> Any:
         self.count += 1
-        while isinstance(outcome := self._outcomes.pop(0), Starting):
-            report(outcome)
-            assert self.go_on.wait(60)
+        while isinstance(outcome := self._outcomes.pop(0), Starting | threading.Event):
+            if isinstance(outcome, Starting):
+                report(outcome)
+            assert (self.go_on if isinstance(outcome, Starting) else outcome).wait(60)
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
@@ -64,11 +68,13 @@ async def test_who_asks_while_it_starts_hears_how_far_it_is_and_then_the_answer(
 
 
 async def test_who_asks_where_there_is_no_model_is_told_why_and_it_is_tried_again() -> None:
-    loads = Loads(ArtifactError("The model repo is gone."), HALF, Scripted(words("fine")))
-    with running(loads, retry_seconds=0.5) as model:
+    heard = threading.Event()
+    loads = Loads(ArtifactError("The model repo is gone."), heard, HALF, Scripted(words("fine")))
+    with running(loads, retry_seconds=0) as model:
         until(lambda: model.state == Degraded("The model repo is gone."))
         with pytest.raises(PipelineError, match=r"^The model repo is gone\.$"):
             await _heard(model)
+        heard.set()
         until(lambda: model.state == HALF)
         loads.go_on.set()
         assert TextDelta("fine") in await _heard(model)

@@ -48,7 +48,8 @@
       asked.event_id ??= await joined.get(asked.fn_index);
       return fetch(address, { ...options, body: JSON.stringify(asked) });
     }
-    const answered = fetch(address, options);
+    // Where the queue is full Gradio's page says so in its own English; with any other status it says what the server does.
+    const answered = fetch(address, options).then((answer) => answer.status === 503 ? new Response(answer.body, { status: 429 }) : answer);
     joined.set(asked.fn_index, answered.then((answer) => answer.clone().json()).then(({ event_id }) => event_id, () => null));
     return answered;
   };

@@ -16,7 +16,7 @@ from starlette.middleware import Middleware
 from starlette.routing import Route
 
 from pipeline import MediaLimits
-from ui.doors import Doors, short_session
+from ui.doors import Doors, place_in_the_queue, short_session
 from ui.parts import Parts
 from ui.uploads import deleting
 from ui.words import translations
@@ -84,7 +84,7 @@ def launch(page: gr.Blocks, host: str, port: int, routes: Sequence[Route]) -> st
                 "routes": list(routes),
                 "middleware": [Middleware(Doors)],
                 "lifespan": deleting(page),
-                "dependencies": [Depends(short_session)],
+                "dependencies": [Depends(short_session), Depends(place_in_the_queue)],
             },
         )
     # Gradio makes one of every documented endpoint. Calls of one share no session, so the chat would remember nothing.

@@ -14,18 +14,21 @@ from contextlib import ExitStack, aclosing
 from pathlib import Path
 from typing import Any
 
+import httpx
 import PIL.Image
 import pillow_heif
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
+import app
 import ui.server
 from demo.episodes import episode
-from pipeline import Assistant, Delta, GenerationConfig, Image, MediaLimits, Message, Status, TextDelta
+from pipeline import Assistant, Delta, GenerationConfig, Image, MediaLimits, Message, Status, Text, TextDelta
 from pipeline.artifacts import BUNDLED
 from tests.browser.visitor import Visitor
-from tests.serving import HOLD, PHOTO, Scripted, StandIn, answer, served, words
+from tests.serving import HOLD, PHOTO, Scripted, StandIn, answer, connect, message, served, until, words
+from ui import chat
 from ui.examples import FOLDER
 from ui.words import PAGE
 
@@ -226,7 +229,11 @@ def test_no_message_is_edited_while_another_waits_for_its_answer(visitor: Visito
         expect(submit).to_be_enabled()
 
 
-def test_of_two_messages_that_stand_together_the_one_that_was_answered_is_asked_anew(visitor: Visitor, tmp_path: Path) -> None:
+def test_of_two_messages_that_stand_together_the_one_that_was_answered_is_asked_anew(
+    visitor: Visitor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The line that nothing came of the first one, for which the server has to be there, does not come between them.
+    monkeypatch.setattr(chat, "_left", lambda conversation, *_: (conversation, conversation))
     assistant = Scripted(words("one"), words("two"))
     with served(assistant, tmp_path) as address:
         page = visitor.open(address, assistant).page
@@ -384,6 +391,39 @@ def test_a_page_that_is_loaded_again_begins_anew(visitor: Visitor, tmp_path: Pat
         expect(visitor.ask("Hello again")).to_have_text("fine")
         visitor.settled()
     assert assistant.asked[1] == [Message.user("Hello again")]
+
+
+@pytest.mark.parametrize(
+    ("locale", "sentence", "retry"),
+    [
+        ("en-US", "The queue is full (1 waiting, the limit is 1): please try again in a while.", "Retry"),
+        ("zh-CN", "队列已满（1 个请求在等待，上限为 1）：请稍后再试。", "重试"),
+    ],
+)
+def test_where_the_queue_is_full_a_sentence_says_so_and_the_message_can_be_sent_again(
+    browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, locale: str, sentence: str, retry: str
+) -> None:
+    monkeypatch.setattr(app, "MAX_WAITING_FOR_THE_QUEUE", 1)
+    monkeypatch.setattr(chat, "CONCURRENCY", 1)
+    assistant = Scripted([HOLD], words("for the one who waits"), words("fine"))
+    with served(assistant, tmp_path) as address, ExitStack() as stack:
+        first, waiting = (connect(address) for _ in range(2))
+        answered = first.submit(message("Hello"), api_name="/chat")
+        until(lambda: len(assistant.asked) == 1)
+        waits = waiting.submit(message("Hello"), api_name="/chat")
+        until(lambda: httpx.get(f"{address}gradio_api/queue/status").json()["queue_size"] == 1)
+        page = _page(browser, stack, locale=locale)
+        visitor = Visitor(page).open(address, assistant)
+        refused = visitor.ask("Which animal?", PHOTO)
+        expect(page.get_by_test_id("toast-body")).to_contain_text(sentence)
+        expect(refused).to_contain_text(retry)
+        expect(visitor.box).to_be_enabled()
+        answered.cancel()
+        assert waits.result() == "for the one who waits"
+        page.get_by_role("button", name=retry, exact=True).click()
+        expect(visitor.answers).to_have_text(["fine"])
+    [asked] = assistant.asked[-1]
+    assert ([type(part) for part in asked.media], asked.content[-1]) == ([Image], Text("Which animal?"))
 
 
 def test_two_visitors_at_once_see_only_their_own(browser: Browser, tmp_path: Path) -> None:

@@ -208,6 +208,13 @@ def test_a_model_that_fails_is_told_in_its_words_and_a_fault_of_ours_in_general_
             _ask(client, question="my secret")
 
 
+def test_a_request_that_is_too_large_is_refused_with_its_size_and_the_limit(client: Client, assistant: Asked) -> None:
+    with pytest.raises(httpx.HTTPStatusError) as refused:
+        _ask(client, question="x" * 1_000_000)
+    assert re.fullmatch(r"The request has 1,000,\d{3} bytes; the limit is 1,000,000\.", refused.value.response.json()["detail"])
+    assert assistant.asked == []
+
+
 # How clients hear and stop
 
 

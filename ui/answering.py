@@ -12,6 +12,7 @@ from pipeline import Answer, Delta, Message, Notice, PipelineError, Status, Text
 from pipeline.processor import Plan
 from ui.cost import Estimates
 from ui.model import Model, Starting
+from ui.sentences import unfinished
 from ui.settings import Settings
 
 #: A conversation, and how it is to be answered.
@@ -51,6 +52,12 @@ async def answered(
             if text.strip():
                 yield text
             raise
+
+
+def tell_unfinished(answer: Answer) -> None:
+    """Tell a client of the API, beside the answer, why it ends before its end; a visitor reads it below."""
+    if why := unfinished(answer):
+        gr.Info(why, duration=None)
 
 
 async def _deltas(

@@ -3,7 +3,7 @@
 import logging
 import traceback
 
-from pipeline import PipelineError, Status
+from pipeline import Answer, PipelineError, Status
 from ui.cost import Cost
 from ui.model import Degraded, Ready, Starting, State
 from ui.seen import Measured
@@ -97,6 +97,16 @@ def full(waiting: int, limit: int, language: Language) -> str:
     if language == "zh":
         return f"队列已满（{waiting} 个请求在等待，上限为 {limit}）：请稍后再试。"
     return f"The queue is full ({waiting} waiting, the limit is {limit}): please try again in a while."
+
+
+def unfinished(answer: Answer, language: Language = "en") -> str | None:
+    """Why an answer ends before its end; None where it does not."""
+    match answer.finish_reason:
+        case "length":
+            return cut(len(answer.token_ids), language)
+        case "cancelled":
+            return line("expired", language)
+    return None
 
 
 def cut(tokens: int, language: Language) -> str:

@@ -49,13 +49,21 @@ def shown(answer: str) -> str:
     return _LONE_NUMBER.sub(r"\1\\\2", answer)
 
 
-def aside(title: str, kind: str, inside: tuple[str, str] | None = None) -> dict[str, Any]:
-    """A line in the chat that is no part of the conversation; it folds out where there is something `inside`: a picture's path, and what it is."""
-    metadata: dict[str, Any] = {"title": title, "id": kind}
-    if inside is None:
-        return {"role": "assistant", "content": "", "metadata": metadata}
-    path, description = inside
-    return {"role": "assistant", "content": {"path": path, "alt_text": description}, "metadata": {**metadata, "status": "done", "log": description}}
+def aside(title: str, kind: str) -> dict[str, Any]:
+    """A line in the chat that is no part of the conversation."""
+    return {"role": "assistant", "content": "", "metadata": {"title": title, "id": kind}}
+
+
+def folded(line: dict[str, Any], path: str, description: str) -> list[dict[str, Any]]:
+    """An aside that folds out to a picture. That is inside it as an aside of its own: Gradio's page offers to copy an answer only where all that
+    stands beside it is text.
+    """
+    metadata = line["metadata"]
+    inside = {"title": description, "id": metadata["id"], "parent_id": metadata["id"]}
+    return [
+        {**line, "metadata": {**metadata, "status": "done", "log": description}},
+        {"role": "assistant", "content": {"path": path, "alt_text": description}, "metadata": inside},
+    ]
 
 
 def aside_kind(turn: Mapping[str, Any]) -> str | None:

@@ -13,7 +13,7 @@ from gradio.utils import get_upload_folder
 from pipeline import Answer, InputError, PipelineError, Status
 from pipeline.processor import Plan
 from ui.answering import Request, answered, tell_unfinished
-from ui.conversation import CUT, FAILED, NO_WORDS, PROGRESS, REFUSED, SEEN, aside, normalise, shown
+from ui.conversation import CUT, FAILED, NO_WORDS, PROGRESS, REFUSED, SEEN, aside, folded, normalise, shown
 from ui.cost import Estimates
 from ui.model import Model, Starting
 from ui.seen import measured as figures
@@ -107,9 +107,9 @@ def _below(answer: Answer, sheets: Sequence[PIL.Image.Image], language: Language
     # Kept where uploads are, and deleted with them.
     paths = [save_pil_to_cache(drawn, get_upload_folder(), format="webp") for drawn in sheets]
     took = measured(figures(answer), language)
-    if took or paths:
-        below.append(aside(took, SEEN, (paths[0], line("seen", language)) if paths else None))
-    return below
+    if paths:
+        return [*below, *folded(aside(took, SEEN), paths[0], line("seen", language))]
+    return [*below, aside(took, SEEN)] if took else below
 
 
 def pricer(estimates: Estimates) -> Callable[..., str]:

@@ -117,6 +117,7 @@ def test_own_pictures_are_priced_before_they_are_sent_answered_rightly_and_shown
     expect(line).to_contain_text("what the model saw")
     expect(line.locator("img")).to_have_count(0)
     visitor.settled()
+    expect(visitor.page.locator(".bot-row + .message-buttons").get_by_role("button", name="Copy message")).to_be_visible()
     expect(visitor.price).to_have_text("")
     line.get_by_role("button", name="what the model saw").click()
     visitor.page.wait_for_function("[...document.querySelectorAll('.thought-group img')].some((picture) => picture.naturalWidth === 640)")

@@ -124,13 +124,13 @@ async def test_what_the_model_saw_is_kept_where_uploads_are_and_is_no_part_of_th
 ) -> None:
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     picture = str(MEDIA / "images" / "lion.jpg")  # which no other test shows: nothing of it is known yet
-    *_, (text, _, seen) = await _yielded(heard, {"text": "What is it?", "files": [picture]}, visitor="en", detail="fast")
-    assert re.fullmatch(r"1 slice in .+, first word after .+ words a second.*", seen["metadata"]["title"])
+    *_, (text, _, measured, seen) = await _yielded(heard, {"text": "What is it?", "files": [picture]}, visitor="en", detail="fast")
+    assert re.fullmatch(r"1 slice in .+, first word after .+ words a second.*", measured["metadata"]["title"])
     path = Path(seen["content"]["path"])
     assert tmp_path in path.parents
     with PIL.Image.open(path) as opened:
         assert opened.width == 640
-    kept = [{"role": "user", "content": [{"path": picture}, "What is it?"]}, {"role": "assistant", "content": text}, seen]
+    kept = [{"role": "user", "content": [{"path": picture}, "What is it?"]}, {"role": "assistant", "content": text}, measured, seen]
     assert [len(turn.media) for turn in normalise("And?", kept)] == [1, 0, 0]
     # A client of the API leaves no such file.
     assert isinstance((await _yielded(heard, {"text": "What is it?", "files": [picture]}))[-1], str)

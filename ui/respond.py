@@ -87,7 +87,7 @@ def responder(model: Model, estimates: Estimates) -> Callable[..., AsyncGenerato
                             text = item
                             yield text if visitor is None else shown(text)
                         case Answer():
-                            said = item.text or NO_WORDS
+                            said = item.text or NO_WORDS[language]
                             if visitor is None:
                                 tell_unfinished(item)
                             yield said if visitor is None else [shown(said), *_below(item, sheets, language)]

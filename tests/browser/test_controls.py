@@ -495,6 +495,15 @@ def test_the_page_is_in_chinese_where_the_browser_is(browser: Browser, tmp_path:
         expect(visitor.answers).to_have_text("您在此处停止了回答。")
 
 
+def test_a_worked_example_that_is_incomplete_is_told_so_in_the_visitor_s_language(browser: Browser, tmp_path: Path) -> None:
+    assistant = Scripted(words("fine"))
+    with served(assistant, tmp_path) as address, ExitStack() as stack:
+        page = _page(browser, stack, locale="zh-CN")
+        Visitor(page).open(address, assistant).unfold(PAGE["shots"][1], PAGE["shot_answer"][1])
+        page.get_by_role("button", name=PAGE["shot_add"][1]).click()
+        expect(page.get_by_test_id("toast-body")).to_contain_text("一个示范需要一个问题或一张图片，以及一个回答。")
+
+
 def test_a_narrow_screen_shows_everything_and_nothing_sticks_out(browser: Browser, address: str, greedy: Greedy) -> None:
     with ExitStack() as stack:
         page = _page(browser, stack, viewport={"width": 380, "height": 800}, has_touch=True, is_mobile=True)

@@ -12,7 +12,7 @@ import pytest
 from pipeline import EngineDead, GenerationConfig, Image, ImageError, Message, Notice, Options, Overloaded, Status, TextDelta
 from tests.serving import HOLD, MEDIA, PHOTO, Heard, Scripted, answer, words
 from ui import answering, respond
-from ui.conversation import NO_WORDS, normalise
+from ui.conversation import normalise
 from ui.cost import Estimates, Estimator
 from ui.sentences import FAULT
 
@@ -60,8 +60,12 @@ async def test_a_fast_answer_is_not_sent_again_with_every_word() -> None:
     assert shown[-1] == "word " * 5000
 
 
-async def test_an_empty_answer_still_says_something() -> None:
-    assert await _yielded(Scripted([TextDelta(" "), answer("")])) == [NO_WORDS]
+@pytest.mark.parametrize(("visitor", "said"), [(None, "*(The model had nothing to say.)*"), ("zh", ["*（模型没有给出回答。）*"])])
+async def test_an_empty_answer_still_says_something_and_the_model_is_not_told_so(visitor: str | None, said: Any) -> None:
+    [shown] = await _yielded(Scripted([TextDelta(" "), answer("")]), visitor=visitor)
+    assert shown == said
+    kept = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": shown if visitor is None else shown[0]}]
+    assert normalise("more", kept)[1] == Message.assistant()
 
 
 @pytest.mark.parametrize("error", [Overloaded("32 requests are waiting."), EngineDead("The model failed.")])

@@ -78,7 +78,7 @@ def responder(model: Model, estimates: Estimates) -> Callable[..., AsyncGenerato
                 sheets.append(drawn)
 
         try:
-            async with aclosing(answered(model, estimates, read, look)) as stream:
+            async with aclosing(answered(model, estimates, read, look, language)) as stream:
                 async for item in stream:
                     match item:
                         case Status() | Starting():

@@ -3,7 +3,7 @@
 import logging
 import traceback
 
-from pipeline import Answer, PipelineError, Status
+from pipeline import Answer, Notice, PipelineError, Status
 from ui.cost import Cost
 from ui.model import Degraded, Ready, Starting, State
 from ui.seen import Measured
@@ -98,6 +98,13 @@ def full(waiting: int, limit: int, language: Language) -> str:
     if language == "zh":
         return f"队列已满（{waiting} 个请求在等待，上限为 {limit}）：请稍后再试。"
     return f"The queue is full ({waiting} waiting, the limit is {limit}): please try again in a while."
+
+
+def notice(told: Notice, language: Language = "en") -> str:
+    """What of a picture is not shown to the model."""
+    if language == "zh":
+        return f"图片 {told.picture.removeprefix('Picture ')} 有多帧或多页；只向模型展示第一帧或第一页。"
+    return told.text
 
 
 def unfinished(answer: Answer, language: Language = "en") -> str | None:

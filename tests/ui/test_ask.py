@@ -240,9 +240,9 @@ def test_how_far_the_work_is_comes_as_the_progress_of_the_job(client: Client, as
 def test_what_the_sender_should_know_is_told_beside_the_answer(client: Client, assistant: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
     monkeypatch.setattr(answering.gr, "Info", lambda notice, **_: told.append(notice))
-    assistant.says(Notice("Only the first page is shown."), *words("fine"))
+    assistant.says(Notice("Picture 2"), *words("fine"))
     assert _ask(client, question="tell") == "fine"
-    assert told == ["Only the first page is shown."]
+    assert told == ["Picture 2 has several frames or pages; only the first is shown to the model."]
 
 
 @pytest.mark.parametrize("api_name", ["/ask", "/chat"])

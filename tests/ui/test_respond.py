@@ -45,13 +45,22 @@ async def test_progress_comes_first_then_growing_text_and_last_the_whole_answer(
     assert (first, second, last) == (" a", " a b", "a b")
 
 
-@pytest.mark.parametrize("visitor", ["en", None])
-async def test_what_the_sender_should_know_of_a_file_is_told_beside_the_answer(visitor: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("visitor", "sentence"),
+    [
+        ("en", "Picture 2 has several frames or pages; only the first is shown to the model."),
+        ("zh", "图片 2 有多帧或多页；只向模型展示第一帧或第一页。"),
+        (None, "Picture 2 has several frames or pages; only the first is shown to the model."),
+    ],
+)
+async def test_what_the_sender_should_know_of_a_file_is_told_beside_the_answer(
+    visitor: str | None, sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     told: list[str] = []
     monkeypatch.setattr(answering.gr, "Info", lambda notice, **_: told.append(notice))
-    shown = await _yielded(Scripted([Notice("Only the first page is shown."), *words("fine")]), visitor=visitor)
-    assert told == ["Only the first page is shown."]
-    assert "Only the first" not in str(shown)
+    shown = await _yielded(Scripted([Notice("Picture 2"), *words("fine")]), visitor=visitor)
+    assert told == [sentence]
+    assert sentence not in str(shown)
 
 
 async def test_a_fast_answer_is_not_sent_again_with_every_word() -> None:

@@ -36,9 +36,14 @@ logger = logging.getLogger("pipeline")
 
 @dataclass(frozen=True)
 class Notice:
-    """Something the person should know about what they sent, one sentence; the answer comes all the same."""
+    """Something the person should know about what they sent; the answer comes all the same. `picture` is what a sentence calls it: "Picture 1"."""
 
-    text: str
+    picture: str
+
+    @property
+    def text(self) -> str:
+        """One sentence."""
+        return f"{self.picture} has several frames or pages; only the first is shown to the model."
 
 
 @dataclass(frozen=True)
@@ -151,11 +156,11 @@ class Assistant:
         cancelled = threading.Event()
         prepare = functools.partial(self._prepare, messages, generation, options, on_plan, cancelled)
         try:
-            request, dropped_turns, notices = await self._readers.run(messages, prepare)
+            request, dropped_turns, in_part = await self._readers.run(messages, prepare)
         finally:
             cancelled.set()
-        for notice in notices:
-            yield Notice(notice)
+        for picture in in_part:
+            yield Notice(picture)
         loop = asyncio.get_running_loop()
         events: asyncio.Queue[Event] = asyncio.Queue()
 
@@ -246,14 +251,14 @@ class Assistant:
         on_plan: Callable[[Plan], object] | None,
         cancelled: threading.Event,
     ) -> tuple[Request, int, tuple[str, ...]]:
-        """The request, how many turns were left out of it, and notices. The pictures themselves, which may be large, are let go here."""
+        """The request, how many turns were left out of it, and what is shown in part. The pictures, which may be large, are let go here."""
         plan = self.processor.plan(messages, options, self.max_prompt_tokens, cancelled)
         if on_plan is not None:
             on_plan(plan)
         slices = tuple(self.processor.slices(plan))
         for piece in slices:
             piece.know_digest()
-        return Request(plan.prompt, slices, generation), plan.dropped_turns, plan.notices
+        return Request(plan.prompt, slices, generation), plan.dropped_turns, plan.in_part
 
 
 def _started(folder: Path, processor: Processor, engine: EngineConfig, clock: Callable[[], float]) -> Engine | StatefulEngine:

@@ -74,11 +74,7 @@ def load_all(files: Files, limits: MediaLimits, reader: Reader, cancelled: Event
     return loaded
 
 
-def notices(messages: Sequence[Message], files: Files, loaded: Sequence[Sequence[Picture]]) -> tuple[str, ...]:
-    """What the sender of the last message should know about its files."""
+def in_part(messages: Sequence[Message], files: Files, loaded: Sequence[Sequence[Picture]]) -> tuple[str, ...]:
+    """Which pictures of the last message have several frames or pages, of which only the first is shown to the model."""
     latest = len(files) - len(messages[-1].media)
-    return tuple(
-        f"{name} has several frames or pages; only the first is shown to the model."
-        for (_, name), pictures in zip(files[latest:], loaded[latest:], strict=True)
-        if pictures[0].others
-    )
+    return tuple(name for (_, name), pictures in zip(files[latest:], loaded[latest:], strict=True) if pictures[0].others)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from pipeline.attachments import Files, InProcess, Reader, excess, load_all, notices
+from pipeline.attachments import Files, InProcess, Reader, excess, in_part, load_all
 from pipeline.config import MediaLimits, ModelConfig
 from pipeline.errors import ImageError, InputError, PromptTooLong
 from pipeline.media import Head, Picture
@@ -60,12 +60,12 @@ class PlannedPicture:
 
 @dataclass(frozen=True)
 class Plan:
-    """What the model will be shown. `dropped_turns` messages were left out to make it fit; `notices` are for the sender of the last one."""
+    """What the model will be shown. `dropped_turns` messages were left out to make it fit; `in_part` names pictures of the last one."""
 
     prompt: Prompt
     pictures: tuple[PlannedPicture, ...]
     dropped_turns: int = 0
-    notices: tuple[str, ...] = ()
+    in_part: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -112,12 +112,12 @@ class Processor:
             kept = _shorter(kept, options, InputError(too_much))
             files = _files_of(kept, files)
         media = load_all(files, self._limits_of(options), self._reader, cancelled)
-        told = notices(messages, files, media)
+        shown_in_part = in_part(messages, files, media)
         while True:
             placed = self.place(_files_of(kept, media), options)
             prompt = self.prompt(kept, placed, options.system_prompt)
             if max_prompt_tokens is None or len(prompt.input_ids) <= max_prompt_tokens:
-                return Plan(prompt, tuple(item for items in placed for item in items), len(messages) - len(kept), told)
+                return Plan(prompt, tuple(item for items in placed for item in items), len(messages) - len(kept), shown_in_part)
             kept = _shorter(kept, options, PromptTooLong(len(prompt.input_ids), max_prompt_tokens))
 
     def check(self, messages: Sequence[Message], options: Options | None = None, max_prompt_tokens: int | None = None) -> None:

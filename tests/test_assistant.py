@@ -337,7 +337,8 @@ async def test_who_sends_an_animation_is_told_first_what_of_it_is_shown(assistan
     buffer = io.BytesIO()
     frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:])
     deltas = [delta async for delta in assistant.stream([Message.user(Image(buffer.getvalue()), "?")], GenerationConfig.greedy(max_new_tokens=2))]
-    assert deltas[0] == Notice("Picture 1 has several frames or pages; only the first is shown to the model.")
+    assert deltas[0] == Notice("Picture 1")
+    assert deltas[0].text == "Picture 1 has several frames or pages; only the first is shown to the model."
     assert isinstance(deltas[-1], Answer)
 
 

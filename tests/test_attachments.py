@@ -8,7 +8,7 @@ import PIL.Image
 import pytest
 
 from pipeline import attachments
-from pipeline.attachments import InProcess, excess, load_all, notices
+from pipeline.attachments import InProcess, excess, in_part, load_all
 from pipeline.config import MediaLimits
 from pipeline.errors import ImageError, VideoError
 from pipeline.media import Picture, Used
@@ -63,6 +63,5 @@ def test_only_the_sender_of_the_last_message_is_told_of_frames_that_are_not_show
     one, several = [Picture(DOT.source)], [Picture(DOT.source, others=True)]
     messages = [Message.user(DOT), Message.assistant("A dot."), Message.user(DOT, DOT)]
     files = named(messages)
-    told = notices(messages, files, [several, one, several])
-    assert told == ("Picture 3 has several frames or pages; only the first is shown to the model.",)
-    assert notices([*messages, Message.assistant("Dots."), Message.user("Why?")], files, [several, one, several]) == ()
+    assert in_part(messages, files, [several, one, several]) == ("Picture 3",)
+    assert in_part([*messages, Message.assistant("Dots."), Message.user("Why?")], files, [several, one, several]) == ()

@@ -12,7 +12,9 @@ from pipeline import Answer, Delta, Message, Notice, PipelineError, Status, Text
 from pipeline.processor import Plan
 from ui.cost import Estimates
 from ui.model import Model, Starting
+from ui.sentences import notice, unfinished
 from ui.settings import Settings
+from ui.words import Language
 
 #: A conversation, and how it is to be answered.
 Request: TypeAlias = tuple[Sequence[Message], Settings]
@@ -24,7 +26,11 @@ UPDATE_SECONDS = 0.05
 
 
 async def answered(
-    model: Model, estimates: Estimates, read: Callable[[], Awaitable[Request]], on_plan: Callable[[Plan], object] | None = None
+    model: Model,
+    estimates: Estimates,
+    read: Callable[[], Awaitable[Request]],
+    on_plan: Callable[[Plan], object] | None = None,
+    language: Language = "en",
 ) -> AsyncGenerator[Starting | Status | str | Answer, None]:
     """The way of every request. What its sender should know of it is told beside the answer, as Gradio tells such things.
 
@@ -38,8 +44,8 @@ async def answered(
         try:
             async for delta in stream:
                 match delta:
-                    case Notice(notice):
-                        gr.Info(notice, duration=None)  # until it is closed: an answer can take minutes
+                    case Notice():
+                        gr.Info(notice(delta, language), duration=None)  # until it is closed: an answer can take minutes
                     case TextDelta():
                         text += delta.text
                         if text.strip() and time.monotonic() >= next_update:
@@ -51,6 +57,12 @@ async def answered(
             if text.strip():
                 yield text
             raise
+
+
+def tell_unfinished(answer: Answer) -> None:
+    """Tell a client of the API, beside the answer, why it ends before its end; a visitor reads it below."""
+    if why := unfinished(answer):
+        gr.Info(why, duration=None)
 
 
 async def _deltas(

@@ -9,7 +9,7 @@ from gradio import FileData
 from gradio.events import api
 
 from pipeline import Answer, Image, InputError, Message, Status, Text, Video
-from ui.answering import CONCURRENCY, Request, answered
+from ui.answering import CONCURRENCY, Request, answered, tell_unfinished
 from ui.cost import Estimates
 from ui.download import Allowance, in_time
 from ui.files import source
@@ -95,6 +95,7 @@ def asker(model: Model, estimates: Estimates) -> Callable[..., AsyncGenerator[st
                             text = item
                             yield text
                         case Answer():
+                            tell_unfinished(item)
                             yield item.text
         except Exception as error:
             raise gr.Error(sentence(error), print_exception=False) from None

@@ -10,7 +10,7 @@ from gradio.events import Dependency
 
 from ui.answering import CONCURRENCY
 from ui.controls import Controls
-from ui.conversation import FILE_TYPES, PROGRESS, STOPPED, aside, aside_kind
+from ui.conversation import FAILED, FILE_TYPES, PROGRESS, STOPPED, aside, aside_kind
 from ui.cost import Estimates
 from ui.examples import examples
 from ui.model import Model
@@ -193,13 +193,16 @@ def _before(step: int, events: dict[int, Any]) -> Iterator[int]:
 
 def _left(conversation: list[dict[str, Any]], ended: str, visitor: Language | None) -> tuple[Any, list[dict[str, Any]]]:
     """What an answer leaves, in the page and for the server: nothing where the conversation was cleared meanwhile; where it was stopped, that it was,
-    where its progress or its words stand.
+    where its progress or its words stand; and where nothing came of it, not even what was wrong, a line below which Gradio offers to ask again.
     """
     if ended == CLEARED:
         return [], []
-    if ended != STOPPED:
+    if ended == STOPPED:
+        # The page may tell of one end twice.
+        kept = conversation[:-1] if conversation and aside_kind(conversation[-1]) in (PROGRESS, STOPPED) else conversation
+        left = [*kept, aside(line("stopped", visitor or "en"), STOPPED)]
+    elif conversation and conversation[-1]["role"] == "user":
+        left = [*conversation, aside(line("untaken", visitor or "en"), FAILED)]
+    else:
         return gr.skip(), conversation
-    # The page may tell of one end twice.
-    kept = conversation[:-1] if conversation and aside_kind(conversation[-1]) in (PROGRESS, STOPPED) else conversation
-    stopped = [*kept, aside(line("stopped", visitor or "en"), STOPPED)]
-    return stopped, stopped
+    return left, left

@@ -6,8 +6,9 @@ import gradio as gr
 
 from pipeline import GenerationConfig
 from ui.conversation import FILE_TYPES
+from ui.sentences import line
 from ui.settings import DETAILS, FRAMES, LONGEST_ANSWER, MODES
-from ui.words import word
+from ui.words import Language, word
 
 
 class Controls:
@@ -77,16 +78,17 @@ class Controls:
             answer = gr.Textbox(label=word("shot_answer"), lines=1)
             add = gr.Button(word("shot_add"))
             self.shots.render()
-        quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "undocumented"}
-        add.click(_with_shot, [self.shots, question, answer], [self.shots, question, answer], **quiet)
-        self.mode.change(_used_by, [self.mode], [self.temperature, self.top_p, self.top_k, self.num_beams, self.seed], **quiet)
+        quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "undocumented"}
+        # By way of the queue: past it Gradio keeps what a visitor is told to itself.
+        add.click(_with_shot, [self.shots, question, answer, self.visitor], [self.shots, question, answer], **quiet)
+        self.mode.change(_used_by, [self.mode], [self.temperature, self.top_p, self.top_k, self.num_beams, self.seed], queue=False, **quiet)
 
 
-def _with_shot(shots: list[Any], question: dict[str, Any] | None, answer: str) -> tuple[list[Any], Any, str]:
+def _with_shot(shots: list[Any], question: dict[str, Any] | None, answer: str, visitor: Language | None) -> tuple[list[Any], Any, str]:
     """The examples and one more, and empty fields for the next; what is incomplete stays where it is."""
     question = question or {"text": "", "files": []}
     if not answer.strip() or not (question["text"].strip() or question["files"]):
-        gr.Warning("An example takes a question or a picture, and an answer.")
+        gr.Warning(line("incomplete", visitor or "en"))
         return shots, question, answer
     asked = [*({"path": path} for path in question["files"]), *([question["text"]] if question["text"].strip() else [])]
     return [*shots, {"role": "user", "content": asked}, {"role": "assistant", "content": answer}], None, ""

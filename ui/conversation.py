@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import Image, Message, Text, Video
+from ui.words import Language
 
 # Not by the system's table of types, which a slim container lacks. What a file really is, its decoder finds out.
 VIDEO_SUFFIXES = frozenset({".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm"})
@@ -14,7 +15,7 @@ VIDEO_SUFFIXES = frozenset({".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp
 FILE_TYPES = ["image", "video", ".jfif", *sorted(VIDEO_SUFFIXES)]
 # Kinds of asides. What was refused was at fault itself; what failed was not.
 PROGRESS, REFUSED, FAILED, STOPPED, CUT, SEEN = "progress", "refused", "failed", "stopped", "cut", "seen"
-NO_WORDS = "*(The model had nothing to say.)*"
+NO_WORDS: dict[Language, str] = {"en": "*(The model had nothing to say.)*", "zh": "*（模型没有给出回答。）*"}
 
 # Markdown takes an answer such as "139." for the beginning of a list, and shows it as none.
 _LONE_NUMBER = re.compile(r"^([ \t]*\d+)([.)])(?=[ \t]*$)", re.M)
@@ -36,7 +37,7 @@ def normalise(message: str | Mapping[str, Any], history: Sequence[Mapping[str, A
             if following is not None and following["role"] == "assistant" and aside_kind(following) != REFUSED:
                 messages.append(Message("user", parts))
         elif kind is None:
-            said = (Text(_SHOWN_NUMBER.sub(r"\1\2", part.text)) for part in parts if isinstance(part, Text) and part.text != NO_WORDS)
+            said = (Text(_SHOWN_NUMBER.sub(r"\1\2", part.text)) for part in parts if isinstance(part, Text) and part.text not in NO_WORDS.values())
             messages.append(Message("assistant", tuple(said)))
     if isinstance(message, str):
         message = {"text": message}
@@ -49,13 +50,21 @@ def shown(answer: str) -> str:
     return _LONE_NUMBER.sub(r"\1\\\2", answer)
 
 
-def aside(title: str, kind: str, inside: tuple[str, str] | None = None) -> dict[str, Any]:
-    """A line in the chat that is no part of the conversation; it folds out where there is something `inside`: a picture's path, and what it is."""
-    metadata: dict[str, Any] = {"title": title, "id": kind}
-    if inside is None:
-        return {"role": "assistant", "content": "", "metadata": metadata}
-    path, description = inside
-    return {"role": "assistant", "content": {"path": path, "alt_text": description}, "metadata": {**metadata, "status": "done", "log": description}}
+def aside(title: str, kind: str) -> dict[str, Any]:
+    """A line in the chat that is no part of the conversation."""
+    return {"role": "assistant", "content": "", "metadata": {"title": title, "id": kind}}
+
+
+def folded(line: dict[str, Any], path: str, description: str) -> list[dict[str, Any]]:
+    """An aside that folds out to a picture. That is inside it as an aside of its own: Gradio's page offers to copy an answer only where all that
+    stands beside it is text.
+    """
+    metadata = line["metadata"]
+    inside = {"title": description, "id": metadata["id"], "parent_id": metadata["id"]}
+    return [
+        {**line, "metadata": {**metadata, "status": "done", "log": description}},
+        {"role": "assistant", "content": {"path": path, "alt_text": description}, "metadata": inside},
+    ]
 
 
 def aside_kind(turn: Mapping[str, Any]) -> str | None:

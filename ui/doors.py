@@ -23,13 +23,16 @@ from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pipeline import InputError, PipelineError
-from ui.sentences import FAULT
+from ui.sentences import FAULT, full
 from ui.uploads import drop_broken_off
+from ui.words import language
 
 logger = logging.getLogger("app")
 
 API = "/gradio_api"
 UPLOAD = f"{API}/upload"
+# Where calls are taken into the queue.
+JOIN = (f"{API}/queue/join", f"{API}/call/")
 # A message comes with the whole conversation, of which the model reads 8,192 tokens; parsed, a body takes up to thirty times its size in memory.
 MAX_BODY_BYTES = 1_000_000
 MAX_UPLOAD_BYTES = 500_000_000
@@ -117,6 +120,17 @@ async def short_session(request: Request) -> None:
     longest = max(len(name) if isinstance(name, str) else 0 for name in named)
     if longest > MAX_SESSION_NAME:
         raise HTTPException(400, f"The name of a session has {longest:,} characters; the limit is {MAX_SESSION_NAME}.")
+
+
+async def place_in_the_queue(request: Request) -> None:
+    """For all of Gradio's routes: it refuses as many itself, but in its own words.
+
+    Raises:
+        HTTPException: as many wait as may.
+    """
+    queue = request.app.get_blocks()._queue
+    if request.method == "POST" and request.scope["path"].startswith(JOIN) and queue.max_size is not None and len(queue) >= queue.max_size:
+        raise HTTPException(503, full(len(queue), queue.max_size, language(request.headers.get("accept-language", ""))))
 
 
 def check_room(folder: Path) -> None:

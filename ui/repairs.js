@@ -3,7 +3,12 @@
   // Names for a screen reader, and no roles that their content does not have.
   const enlarge = navigator.language.startsWith("zh") ? "放大图片" : "Enlarge the picture";
   let groups = 0;
+  let refused = ""; // why the server did not take the last call that it did not take
   const repair = () => {
+    // Of a call that does not wait in the queue Gradio's page says "Error" and no more.
+    for (const error of document.querySelectorAll("[data-testid=status-tracker] .error")) {
+      if (refused && error.textContent !== refused) error.textContent = refused;
+    }
     for (const list of document.querySelectorAll(".examples[role=list]")) list.setAttribute("role", "group");
     for (const arrow of document.querySelectorAll(".thought-group .arrow:not([inert])")) arrow.inert = true;
     for (const button of document.querySelectorAll(".image-container > button:not([aria-label])")) button.setAttribute("aria-label", enlarge);
@@ -40,15 +45,24 @@
   // Stop and Clear, as long as the server has not said which event it is that they are to cancel: without that it refuses to.
   const { fetch } = window;
   const joined = new Map();
+  const heard = async (answer) => {
+    if (answer.ok) return answer;
+    const { error, detail } = await answer.clone().json().catch(() => ({}));
+    refused = error ?? detail ?? "";
+    return answer;
+  };
   window.fetch = async (address, options) => {
-    const [way] = String(address).match(/(queue\/join|cancel)(?=$|\?)/) ?? [];
+    const [way] = String(address).match(/(queue\/join|run\/predict|cancel)(?=$|\?)/) ?? [];
     if (!way) return fetch(address, options);
+    if (way === "run/predict") return fetch(address, options).then(heard);
     const asked = JSON.parse(options.body);
     if (way === "cancel") {
       asked.event_id ??= await joined.get(asked.fn_index);
       return fetch(address, { ...options, body: JSON.stringify(asked) });
     }
-    const answered = fetch(address, options);
+    // Where the queue is full Gradio's page says so in its own English; with any other status it says what the server does.
+    const known = (answer) => answer.status === 503 ? new Response(answer.body, { status: 429 }) : answer;
+    const answered = fetch(address, options).then(known).then(heard);
     joined.set(asked.fn_index, answered.then((answer) => answer.clone().json()).then(({ event_id }) => event_id, () => null));
     return answered;
   };

@@ -12,13 +12,13 @@ from gradio.utils import get_upload_folder
 
 from pipeline import Answer, InputError, PipelineError, Status
 from pipeline.processor import Plan
-from ui.answering import Request, answered
-from ui.conversation import CUT, FAILED, NO_WORDS, PROGRESS, REFUSED, SEEN, aside, normalise, shown
+from ui.answering import Request, answered, tell_unfinished
+from ui.conversation import CUT, FAILED, NO_WORDS, PROGRESS, REFUSED, SEEN, aside, folded, normalise, shown
 from ui.cost import Estimates
 from ui.model import Model, Starting
 from ui.seen import measured as figures
 from ui.seen import sheet
-from ui.sentences import cost, cut, line, measured, progress, sentence
+from ui.sentences import cost, line, measured, progress, sentence, unfinished
 from ui.settings import settings
 from ui.words import Language
 
@@ -78,7 +78,7 @@ def responder(model: Model, estimates: Estimates) -> Callable[..., AsyncGenerato
                 sheets.append(drawn)
 
         try:
-            async with aclosing(answered(model, estimates, read, look)) as stream:
+            async with aclosing(answered(model, estimates, read, look, language)) as stream:
                 async for item in stream:
                     match item:
                         case Status() | Starting():
@@ -87,7 +87,9 @@ def responder(model: Model, estimates: Estimates) -> Callable[..., AsyncGenerato
                             text = item
                             yield text if visitor is None else shown(text)
                         case Answer():
-                            said = item.text or NO_WORDS
+                            said = item.text or NO_WORDS[language]
+                            if visitor is None:
+                                tell_unfinished(item)
                             yield said if visitor is None else [shown(said), *_below(item, sheets, language)]
         except Exception as error:
             told = sentence(error)
@@ -101,14 +103,13 @@ def responder(model: Model, estimates: Estimates) -> Callable[..., AsyncGenerato
 
 def _below(answer: Answer, sheets: Sequence[PIL.Image.Image], language: Language) -> list[dict[str, Any]]:
     """What a visitor reads below an answer: why it ends if it is not finished, and what it took, to be folded out to what the model saw."""
-    ends = {"length": cut(len(answer.token_ids), language), "cancelled": line("expired", language)}
-    below = [aside(ends[answer.finish_reason], CUT)] if answer.finish_reason in ends else []
+    below = [aside(why, CUT)] if (why := unfinished(answer, language)) else []
     # Kept where uploads are, and deleted with them.
     paths = [save_pil_to_cache(drawn, get_upload_folder(), format="webp") for drawn in sheets]
     took = measured(figures(answer), language)
-    if took or paths:
-        below.append(aside(took, SEEN, (paths[0], line("seen", language)) if paths else None))
-    return below
+    if paths:
+        return [*below, *folded(aside(took, SEEN), paths[0], line("seen", language))]
+    return [*below, aside(took, SEEN)] if took else below
 
 
 def pricer(estimates: Estimates) -> Callable[..., str]:

@@ -3,7 +3,7 @@
 import logging
 import traceback
 
-from pipeline import PipelineError, Status
+from pipeline import Answer, Notice, PipelineError, Status
 from ui.cost import Cost
 from ui.model import Degraded, Ready, Starting, State
 from ui.seen import Measured
@@ -15,7 +15,9 @@ FAULT = "Something went wrong here, through no fault of yours. Please try again.
 #: English, Chinese.
 _LINES = {
     "stopped": ("You stopped this answer here.", "您在此处停止了回答。"),
+    "untaken": ("This message was not taken: “Retry” sends it again.", "这条消息未被接收：点击“重试”可重新发送。"),
     "expired": ("The answer ends here: it took longer than one answer may.", "回答到此为止：已超过单次回答允许的时间。"),
+    "incomplete": ("An example takes a question or a picture, and an answer.", "一个示范需要一个问题或一张图片，以及一个回答。"),
     "seen": ("what the model saw", "模型看到的内容"),
 }
 
@@ -89,6 +91,30 @@ def measured(figures: Measured, language: Language) -> str:
     if (share := round(100 * figures.cached)) > 0:
         said.append(f"{share} % 的提示来自缓存" if chinese else f"{share} % of the prompt from cache")
     return ("，" if chinese else ", ").join(said)
+
+
+def full(waiting: int, limit: int, language: Language) -> str:
+    """That a request was not taken, because others wait."""
+    if language == "zh":
+        return f"队列已满（{waiting} 个请求在等待，上限为 {limit}）：请稍后再试。"
+    return f"The queue is full ({waiting} waiting, the limit is {limit}): please try again in a while."
+
+
+def notice(told: Notice, language: Language = "en") -> str:
+    """What of a picture is not shown to the model."""
+    if language == "zh":
+        return f"图片 {told.picture.removeprefix('Picture ')} 有多帧或多页；只向模型展示第一帧或第一页。"
+    return told.text
+
+
+def unfinished(answer: Answer, language: Language = "en") -> str | None:
+    """Why an answer ends before its end; None where it does not."""
+    match answer.finish_reason:
+        case "length":
+            return cut(len(answer.token_ids), language)
+        case "cancelled":
+            return line("expired", language)
+    return None
 
 
 def cut(tokens: int, language: Language) -> str:

@@ -16,7 +16,7 @@ from starlette.middleware import Middleware
 from starlette.routing import Route
 
 from pipeline import MediaLimits
-from ui.doors import Doors, short_session
+from ui.doors import Doors, place_in_the_queue, short_session
 from ui.parts import Parts
 from ui.uploads import deleting
 from ui.words import translations
@@ -27,9 +27,11 @@ REPAIRS = (Path(__file__).parent / "repairs.js").read_text(encoding="utf-8")
 # Gradio's grey for what matters less is too light to be read by everybody.
 THEME = gr.themes.Default().set(body_text_color_subdued="*neutral_500", input_placeholder_color="*neutral_500")
 # Share would publish a visitor's picture on huggingface.co; it is known by its drawing, because its name is another in each language. An aside is one
-# line, unless it says (in .duration) what it folds out. What cannot be shown is a name (see `repairs.js`).
+# line, unless it says (in .duration) what it folds out; an aside inside another does not say it again. What cannot be shown is a name (see
+# `repairs.js`).
 CSS = """
-button:has(path[d^="M23,20a5"]), .thought-group:not(:has(.duration)) :is(.arrow, .content) { display: none !important; }
+button:has(path[d^="M23,20a5"]), .thought-group .thought-group .title,
+.thought-group:not(:has(.duration), .thought-group *) :is(.arrow, .content) { display: none !important; }
 .unseen { padding: var(--spacing-sm); font-size: var(--text-sm); white-space: nowrap; }
 :has(> .unseen) { width: auto !important; }
 .image-container .unseen { margin-right: 2em; }
@@ -84,7 +86,7 @@ def launch(page: gr.Blocks, host: str, port: int, routes: Sequence[Route]) -> st
                 "routes": list(routes),
                 "middleware": [Middleware(Doors)],
                 "lifespan": deleting(page),
-                "dependencies": [Depends(short_session)],
+                "dependencies": [Depends(short_session), Depends(place_in_the_queue)],
             },
         )
     # Gradio makes one of every documented endpoint. Calls of one share no session, so the chat would remember nothing.

@@ -14,18 +14,21 @@ from contextlib import ExitStack, aclosing
 from pathlib import Path
 from typing import Any
 
+import httpx
 import PIL.Image
 import pillow_heif
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
+import app
 import ui.server
 from demo.episodes import episode
-from pipeline import Assistant, Delta, GenerationConfig, Image, MediaLimits, Message, Status, TextDelta
+from pipeline import Assistant, Delta, GenerationConfig, Image, MediaLimits, Message, Status, Text, TextDelta
 from pipeline.artifacts import BUNDLED
 from tests.browser.visitor import Visitor
-from tests.serving import HOLD, PHOTO, Scripted, StandIn, answer, served, words
+from tests.serving import HOLD, PHOTO, Scripted, StandIn, answer, connect, message, served, until, words
+from ui import chat
 from ui.examples import FOLDER
 from ui.words import PAGE
 
@@ -114,6 +117,7 @@ def test_own_pictures_are_priced_before_they_are_sent_answered_rightly_and_shown
     expect(line).to_contain_text("what the model saw")
     expect(line.locator("img")).to_have_count(0)
     visitor.settled()
+    expect(visitor.page.locator(".bot-row + .message-buttons").get_by_role("button", name="Copy message")).to_be_visible()
     expect(visitor.price).to_have_text("")
     line.get_by_role("button", name="what the model saw").click()
     visitor.page.wait_for_function("[...document.querySelectorAll('.thought-group img')].some((picture) => picture.naturalWidth === 640)")
@@ -226,7 +230,11 @@ def test_no_message_is_edited_while_another_waits_for_its_answer(visitor: Visito
         expect(submit).to_be_enabled()
 
 
-def test_of_two_messages_that_stand_together_the_one_that_was_answered_is_asked_anew(visitor: Visitor, tmp_path: Path) -> None:
+def test_of_two_messages_that_stand_together_the_one_that_was_answered_is_asked_anew(
+    visitor: Visitor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The line that nothing came of the first one, for which the server has to be there, does not come between them.
+    monkeypatch.setattr(chat, "_left", lambda conversation, *_: (conversation, conversation))
     assistant = Scripted(words("one"), words("two"))
     with served(assistant, tmp_path) as address:
         page = visitor.open(address, assistant).page
@@ -386,6 +394,39 @@ def test_a_page_that_is_loaded_again_begins_anew(visitor: Visitor, tmp_path: Pat
     assert assistant.asked[1] == [Message.user("Hello again")]
 
 
+@pytest.mark.parametrize(
+    ("locale", "sentence", "retry"),
+    [
+        ("en-US", "The queue is full (1 waiting, the limit is 1): please try again in a while.", "Retry"),
+        ("zh-CN", "队列已满（1 个请求在等待，上限为 1）：请稍后再试。", "重试"),
+    ],
+)
+def test_where_the_queue_is_full_a_sentence_says_so_and_the_message_can_be_sent_again(
+    browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, locale: str, sentence: str, retry: str
+) -> None:
+    monkeypatch.setattr(app, "MAX_WAITING_FOR_THE_QUEUE", 1)
+    monkeypatch.setattr(chat, "CONCURRENCY", 1)
+    assistant = Scripted([HOLD], words("for the one who waits"), words("fine"))
+    with served(assistant, tmp_path) as address, ExitStack() as stack:
+        first, waiting = (connect(address) for _ in range(2))
+        answered = first.submit(message("Hello"), api_name="/chat")
+        until(lambda: len(assistant.asked) == 1)
+        waits = waiting.submit(message("Hello"), api_name="/chat")
+        until(lambda: httpx.get(f"{address}gradio_api/queue/status").json()["queue_size"] == 1)
+        page = _page(browser, stack, locale=locale)
+        visitor = Visitor(page).open(address, assistant)
+        refused = visitor.ask("Which animal?", PHOTO)
+        expect(page.get_by_test_id("toast-body")).to_contain_text(sentence)
+        expect(refused).to_contain_text(retry)
+        expect(visitor.box).to_be_enabled()
+        answered.cancel()
+        assert waits.result() == "for the one who waits"
+        page.get_by_role("button", name=retry, exact=True).click()
+        expect(visitor.answers).to_have_text(["fine"])
+    [asked] = assistant.asked[-1]
+    assert ([type(part) for part in asked.media], asked.content[-1]) == ([Image], Text("Which animal?"))
+
+
 def test_two_visitors_at_once_see_only_their_own(browser: Browser, tmp_path: Path) -> None:
     class Echo(StandIn):
         """Answers with everything it was told, once two are asking at the same time."""
@@ -452,6 +493,15 @@ def test_the_page_is_in_chinese_where_the_browser_is(browser: Browser, tmp_path:
         page.get_by_role("button", name=re.compile("停止|Stop")).click()
         visitor.settled()
         expect(visitor.answers).to_have_text("您在此处停止了回答。")
+
+
+def test_a_worked_example_that_is_incomplete_is_told_so_in_the_visitor_s_language(browser: Browser, tmp_path: Path) -> None:
+    assistant = Scripted(words("fine"))
+    with served(assistant, tmp_path) as address, ExitStack() as stack:
+        page = _page(browser, stack, locale="zh-CN")
+        Visitor(page).open(address, assistant).unfold(PAGE["shots"][1], PAGE["shot_answer"][1])
+        page.get_by_role("button", name=PAGE["shot_add"][1]).click()
+        expect(page.get_by_test_id("toast-body")).to_contain_text("一个示范需要一个问题或一张图片，以及一个回答。")
 
 
 def test_a_narrow_screen_shows_everything_and_nothing_sticks_out(browser: Browser, address: str, greedy: Greedy) -> None:

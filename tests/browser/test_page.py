@@ -201,7 +201,7 @@ def test_a_conversation_that_is_too_long_to_be_sent_can_be_cleared_and_begun_ane
         visitor.settled()
         monkeypatch.setattr(doors, "MAX_BODY_BYTES", 50_000)
         visitor.ask("And now?")
-        refused = visitor.page.get_by_text("Error", exact=True)
+        refused = visitor.page.get_by_text(re.compile(r"^The request has \d\d,\d{3} bytes; the limit is 50,000\.$"))
         expect(refused).to_be_visible()
         expect(visitor.stop).to_have_count(0)
         expect(visitor.box).to_be_enabled()

@@ -14,13 +14,15 @@ import httpx
 import PIL.Image
 import pytest
 from gradio_client import Client, handle_file
+from gradio_client.client import Job
 from gradio_client.exceptions import AppError
+from gradio_client.utils import StatusUpdate
 from mcp import ClientSession
 from mcp.client.streamable_http import streamable_http_client
 from mcp.types import CallToolResult
 
 from pipeline import Delta, EngineDead, GenerationConfig, Image, Message, Notice, Options, Status, Text, TextDelta, Video
-from tests.serving import HOLD, PHOTO, VIDEO, Scripted, StandIn, connect, message, served, until, words
+from tests.serving import HOLD, PHOTO, VIDEO, Scripted, StandIn, answer, connect, message, served, until, words
 from ui import answering, ask, files
 from ui.sentences import FAULT
 
@@ -208,6 +210,13 @@ def test_a_model_that_fails_is_told_in_its_words_and_a_fault_of_ours_in_general_
             _ask(client, question="my secret")
 
 
+def test_a_request_that_is_too_large_is_refused_with_its_size_and_the_limit(client: Client, assistant: Asked) -> None:
+    with pytest.raises(httpx.HTTPStatusError) as refused:
+        _ask(client, question="x" * 1_000_000)
+    assert re.fullmatch(r"The request has 1,000,\d{3} bytes; the limit is 1,000,000\.", refused.value.response.json()["detail"])
+    assert assistant.asked == []
+
+
 # How clients hear and stop
 
 
@@ -231,9 +240,25 @@ def test_how_far_the_work_is_comes_as_the_progress_of_the_job(client: Client, as
 def test_what_the_sender_should_know_is_told_beside_the_answer(client: Client, assistant: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
     monkeypatch.setattr(answering.gr, "Info", lambda notice, **_: told.append(notice))
-    assistant.says(Notice("Only the first page is shown."), *words("fine"))
+    assistant.says(Notice("Picture 2"), *words("fine"))
     assert _ask(client, question="tell") == "fine"
-    assert told == ["Only the first page is shown."]
+    assert told == ["Picture 2 has several frames or pages; only the first is shown to the model."]
+
+
+@pytest.mark.parametrize("api_name", ["/ask", "/chat"])
+def test_an_answer_that_ends_before_its_end_says_so_beside_it(client: Client, assistant: Asked, api_name: str) -> None:
+    for reason, sentence in (("length", "The answer was cut after 2 tokens, the length allowed"), ("cancelled", "took longer"), ("stop", None)):
+        assistant.says(answer("one two", finish_reason=reason, token_ids=(1, 2)))
+        asked = {"question": "tell"} if api_name == "/ask" else {"message": message("tell")}
+        job = client.submit(**asked, api_name=api_name)
+        logs = [log for log, _ in asyncio.run(_logged(job))]
+        assert job.result() == "one two"
+        assert len(logs) == (sentence is not None)
+        assert all(sentence in log for log in logs if sentence)
+
+
+async def _logged(job: Job) -> list[tuple[str, str]]:
+    return [update.log async for update in job if isinstance(update, StatusUpdate) and update.log]
 
 
 def test_a_cancelled_job_frees_the_model(client: Client, assistant: Asked) -> None:

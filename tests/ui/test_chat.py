@@ -20,7 +20,7 @@ from gradio_client.exceptions import AppError
 from pipeline import Delta, Image, Message, TextDelta, Video
 from tests.serving import MEDIA, PHOTO, VIDEO, Heard, Scripted, StandIn, answer, connect, in_a_loop, message, served, words
 from ui import answering, chat
-from ui.conversation import PROGRESS, STOPPED, aside, normalise
+from ui.conversation import FAILED, PROGRESS, STOPPED, aside, normalise
 from ui.cost import Estimates
 
 
@@ -60,6 +60,15 @@ def test_an_answer_that_was_stopped_says_so_where_its_progress_or_its_words_stan
         assert chat._left(conversation, STOPPED, "en") == ([asked, stopped], [asked, stopped])
     assert chat._left([asked, words], STOPPED, None)[1] == [asked, words, stopped]
     assert normalise("go on", [asked, words, stopped]) == [Message.user("hi"), Message.assistant("once"), Message.user("go on")]
+
+
+def test_a_message_that_nothing_came_of_can_be_sent_again_and_stays_in_the_conversation() -> None:
+    asked = {"role": "user", "content": [{"path": "/u/a.png"}, "hi"]}
+    for visitor, said in (("en", "This message was not taken: “Retry” sends it again."), ("zh", "这条消息未被接收：点击“重试”可重新发送。")):
+        shown, kept = chat._left([asked], "", visitor)
+        assert shown == kept == [asked, aside(said, FAILED)]
+        assert chat._left(kept, "", visitor)[1] == kept
+        assert normalise("and now?", kept) == [Message.user(Image("/u/a.png"), "hi"), Message.user("and now?")]
 
 
 # What clients of the API receive

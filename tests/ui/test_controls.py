@@ -28,7 +28,7 @@ def test_each_mode_shows_what_it_makes_use_of(mode: str, shown: list[bool]) -> N
 
 def test_a_worked_example_becomes_two_turns_and_leaves_empty_fields() -> None:
     before = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-    shots, question, answer = controls._with_shot(before, {"text": "What?", "files": ["/u/a.png"]}, "A cat.")
+    shots, question, answer = controls._with_shot(before, {"text": "What?", "files": ["/u/a.png"]}, "A cat.", "en")
     assert shots == [*before, {"role": "user", "content": [{"path": "/u/a.png"}, "What?"]}, {"role": "assistant", "content": "A cat."}]
     assert (question, answer) == (None, "")
 
@@ -37,7 +37,7 @@ def test_a_worked_example_becomes_two_turns_and_leaves_empty_fields() -> None:
 def test_an_incomplete_example_is_kept_to_be_completed(question: dict | None, answer: str, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
     monkeypatch.setattr(gr, "Warning", told.append)
-    shots, kept, said = controls._with_shot([], question, answer)
+    shots, kept, said = controls._with_shot([], question, answer, "en")
     assert (shots, said) == ([], answer)
     assert (kept or {"text": ""})["text"] == (question or {"text": ""})["text"]
     assert told == ["An example takes a question or a picture, and an answer."]

@@ -92,7 +92,7 @@ SHAPES = {
     ),
     "an empty answer": (
         {"text": "why?"},
-        [turn("user", text("say")), turn("assistant", text(NO_WORDS))],
+        [turn("user", text("say")), turn("assistant", text(NO_WORDS["zh"]))],
         [Message.user("say"), Message.assistant(), Message.user("why?")],
     ),
 }  # fmt: skip

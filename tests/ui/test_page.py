@@ -163,7 +163,7 @@ def test_what_is_wrong_with_an_argument_is_told_and_neither_printed_nor_logged(
 @pytest.mark.parametrize(
     ("name", "body", "fault", "status", "sentence"),
     [
-        ("chat", {"data": [], "fn_index": 2}, None, 400, "This request cannot be understood."),
+        ("chat", {"data": [], "fn_index": 3}, None, 400, "This request cannot be understood."),
         ("price", {"data": [{"text": "a"}] * 7}, None, 400, " is not in the list of choices: "),
         ("look", {"data": []}, RuntimeError("my secret"), 500, FAULT),
         ("look", {"data": []}, Overloaded("32 requests are waiting."), 503, "32 requests are waiting."),

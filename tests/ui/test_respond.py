@@ -12,7 +12,7 @@ import pytest
 from pipeline import EngineDead, GenerationConfig, Image, ImageError, Message, Notice, Options, Overloaded, Status, TextDelta
 from tests.serving import HOLD, MEDIA, PHOTO, Heard, Scripted, answer, words
 from ui import answering, respond
-from ui.conversation import NO_WORDS, normalise
+from ui.conversation import normalise
 from ui.cost import Estimates, Estimator
 from ui.sentences import FAULT
 
@@ -45,13 +45,22 @@ async def test_progress_comes_first_then_growing_text_and_last_the_whole_answer(
     assert (first, second, last) == (" a", " a b", "a b")
 
 
-@pytest.mark.parametrize("visitor", ["en", None])
-async def test_what_the_sender_should_know_of_a_file_is_told_beside_the_answer(visitor: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("visitor", "sentence"),
+    [
+        ("en", "Picture 2 has several frames or pages; only the first is shown to the model."),
+        ("zh", "图片 2 有多帧或多页；只向模型展示第一帧或第一页。"),
+        (None, "Picture 2 has several frames or pages; only the first is shown to the model."),
+    ],
+)
+async def test_what_the_sender_should_know_of_a_file_is_told_beside_the_answer(
+    visitor: str | None, sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     told: list[str] = []
     monkeypatch.setattr(answering.gr, "Info", lambda notice, **_: told.append(notice))
-    shown = await _yielded(Scripted([Notice("Only the first page is shown."), *words("fine")]), visitor=visitor)
-    assert told == ["Only the first page is shown."]
-    assert "Only the first" not in str(shown)
+    shown = await _yielded(Scripted([Notice("Picture 2"), *words("fine")]), visitor=visitor)
+    assert told == [sentence]
+    assert sentence not in str(shown)
 
 
 async def test_a_fast_answer_is_not_sent_again_with_every_word() -> None:
@@ -60,8 +69,12 @@ async def test_a_fast_answer_is_not_sent_again_with_every_word() -> None:
     assert shown[-1] == "word " * 5000
 
 
-async def test_an_empty_answer_still_says_something() -> None:
-    assert await _yielded(Scripted([TextDelta(" "), answer("")])) == [NO_WORDS]
+@pytest.mark.parametrize(("visitor", "said"), [(None, "*(The model had nothing to say.)*"), ("zh", ["*（模型没有给出回答。）*"])])
+async def test_an_empty_answer_still_says_something_and_the_model_is_not_told_so(visitor: str | None, said: Any) -> None:
+    [shown] = await _yielded(Scripted([TextDelta(" "), answer("")]), visitor=visitor)
+    assert shown == said
+    kept = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": shown if visitor is None else shown[0]}]
+    assert normalise("more", kept)[1] == Message.assistant()
 
 
 @pytest.mark.parametrize("error", [Overloaded("32 requests are waiting."), EngineDead("The model failed.")])
@@ -124,13 +137,13 @@ async def test_what_the_model_saw_is_kept_where_uploads_are_and_is_no_part_of_th
 ) -> None:
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     picture = str(MEDIA / "images" / "lion.jpg")  # which no other test shows: nothing of it is known yet
-    *_, (text, _, seen) = await _yielded(heard, {"text": "What is it?", "files": [picture]}, visitor="en", detail="fast")
-    assert re.fullmatch(r"1 slice in .+, first word after .+ words a second.*", seen["metadata"]["title"])
+    *_, (text, _, measured, seen) = await _yielded(heard, {"text": "What is it?", "files": [picture]}, visitor="en", detail="fast")
+    assert re.fullmatch(r"1 slice in .+, first word after .+ words a second.*", measured["metadata"]["title"])
     path = Path(seen["content"]["path"])
     assert tmp_path in path.parents
     with PIL.Image.open(path) as opened:
         assert opened.width == 640
-    kept = [{"role": "user", "content": [{"path": picture}, "What is it?"]}, {"role": "assistant", "content": text}, seen]
+    kept = [{"role": "user", "content": [{"path": picture}, "What is it?"]}, {"role": "assistant", "content": text}, measured, seen]
     assert [len(turn.media) for turn in normalise("And?", kept)] == [1, 0, 0]
     # A client of the API leaves no such file.
     assert isinstance((await _yielded(heard, {"text": "What is it?", "files": [picture]}))[-1], str)

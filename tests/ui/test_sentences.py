@@ -5,7 +5,7 @@ import pytest
 from pipeline import Status
 from ui.cost import Cost
 from ui.seen import Measured
-from ui.sentences import cost, cut, duration, measured, progress
+from ui.sentences import cost, cut, duration, full, measured, progress
 
 
 def test_the_price_says_what_is_shown_how_much_is_read_and_how_long_it_takes() -> None:
@@ -61,6 +61,11 @@ def test_who_waits_reads_how_long_where_it_is_known(seconds: float | None, engli
 def test_a_cut_answer_names_the_length_and_what_to_do() -> None:
     assert cut(1, "en") == "The answer was cut after 1 token, the length allowed: say “go on”, or allow longer answers in the settings."
     assert "2,048" in cut(2048, "zh")
+
+
+def test_a_full_queue_is_told_in_both_languages_with_the_limit_and_the_value() -> None:
+    assert full(33, 32, "en") == "The queue is full (33 waiting, the limit is 32): please try again in a while."
+    assert full(33, 32, "zh") == "队列已满（33 个请求在等待，上限为 32）：请稍后再试。"
 
 
 @pytest.mark.parametrize(("seconds", "said"), [(0.04, "0.0 s"), (9.94, "9.9 s"), (9.96, "10 s"), (99.4, "99 s"), (99.6, "2 min"), (3600, "60 min")])

@@ -22,8 +22,10 @@ LATEX: list[dict[str, str | bool]] = [
     {"left": left, "right": right, "display": display} for left, right, display in (("$$", "$$", True), (r"\[", r"\]", True), (r"\(", r"\)", False))
 ]
 
-# Of events that only move things about in the page.
-_QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "undocumented"}
+# Of events of the page's own. They go by way of the queue where a visitor may have to be told something: past it Gradio keeps that to itself.
+_TELLING: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "undocumented"}
+# Of those that only move things about in the page.
+_QUIET: dict[str, Any] = {"queue": False, **_TELLING}
 # How a visitor ended an answer before its end. The page remembers it until the next is asked for: words of this one are still on their way to it.
 CLEARED = "cleared"
 _ENDED = {how: f"() => {{ window.ended = '{how}'; }}" for how in (STOPPED, CLEARED)}
@@ -128,14 +130,19 @@ class Chat(gr.ChatInterface):
             asking(None, None, [self.textbox], js=_LOCKED, **_QUIET)
         cleared = self.chatbot.clear(None, None, None, js=_ENDED[CLEARED], **_QUIET)
         super()._setup_events()
-        edited = self.edited.input(self._replaced, [self.chatbot_state, self.edited], [self.chatbot, self.chatbot_state, self.saved_input], **_QUIET)
+        edited = self.edited.input(
+            self._replaced,
+            [self.chatbot_state, self.edited],
+            [self.chatbot, self.chatbot_state, self.saved_input],
+            concurrency_limit=CONCURRENCY,
+            **_TELLING,
+        )
         asked = edited.then(self._append_message_to_history, [self.saved_input, self.chatbot_state], [self.chatbot], **_QUIET).then(
             self._api_wrapper(self.fn, self._stream_fn),
             [self.saved_input, self.chatbot_state, *self.additional_inputs],
             [self.null_component, self.chatbot],
-            api_visibility="undocumented",
             concurrency_limit=CONCURRENCY,
-            show_progress="hidden",
+            **_TELLING,
         )
         self._setup_stop_events([], [asked], edited)
         self.textbox.stop(None, None, None, js=_ENDED[STOPPED], cancels=self._stoppable, **_QUIET)

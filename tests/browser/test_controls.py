@@ -207,6 +207,20 @@ def test_an_edited_message_keeps_its_pictures_and_is_answered_anew(visitor: Visi
     assert question.content == (assistant.asked[0][0].content[0], Message.user("Which colour?").content[0])
 
 
+def test_who_edits_a_message_that_is_forgotten_here_is_told_so_and_goes_on(visitor: Visitor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ui.server, "MAX_SESSIONS", 1)
+    assistant = Scripted(words("one"), words("to another"), words("two"))
+    with served(assistant, tmp_path) as address:
+        page = visitor.open(address, assistant).page
+        expect(visitor.ask("Which animal?")).to_have_text("one")
+        visitor.settled()
+        connect(address).predict(message("Hello"), api_name="/chat")
+        visitor.edit(0, "Which colour?")
+        expect(page.get_by_test_id("toast-body")).to_contain_text("That message is no longer known here: please send it anew.")
+        visitor.ask("And why?")
+        expect(visitor.answers).to_have_text(["two"])
+
+
 def test_no_message_is_edited_while_another_waits_for_its_answer(visitor: Visitor, tmp_path: Path) -> None:
     assistant = Scripted(words("one"), words("two"))
     with served(assistant, tmp_path) as address:

@@ -22,12 +22,11 @@ LATEX: list[dict[str, str | bool]] = [
     {"left": left, "right": right, "display": display} for left, right, display in (("$$", "$$", True), (r"\[", r"\]", True), (r"\(", r"\)", False))
 ]
 
-# Of events of the page's own. They go by way of the queue where a visitor may have to be told something: past it Gradio keeps that to itself.
-_TELLING: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "undocumented"}
-# Of those that only move things about in the page.
-_QUIET: dict[str, Any] = {"queue": False, **_TELLING}
-# How a visitor ended an answer before its end. The page remembers it until the next is asked for: words of this one are still on their way to it.
-CLEARED = "cleared"
+# Of events that only move things about in the page.
+_QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "undocumented"}
+# How an answer ended before its end: by the visitor, or because the server did not take the question (see `repairs.js`). The page remembers it until
+# the next is asked for: words of this one are still on their way to it.
+CLEARED, UNTAKEN = "cleared", "untaken"
 _ENDED = {how: f"() => {{ window.ended = '{how}'; }}" for how in (STOPPED, CLEARED)}
 _UNLESS_ENDED = "(...given) => { if (window.ended) throw new Error(window.ended); return given; }"
 _AND_HOW = "(conversation, _, visitor) => [conversation, window.ended, visitor]"
@@ -130,19 +129,14 @@ class Chat(gr.ChatInterface):
             asking(None, None, [self.textbox], js=_LOCKED, **_QUIET)
         cleared = self.chatbot.clear(None, None, None, js=_ENDED[CLEARED], **_QUIET)
         super()._setup_events()
-        edited = self.edited.input(
-            self._replaced,
-            [self.chatbot_state, self.edited],
-            [self.chatbot, self.chatbot_state, self.saved_input],
-            concurrency_limit=CONCURRENCY,
-            **_TELLING,
-        )
+        edited = self.edited.input(self._replaced, [self.chatbot_state, self.edited], [self.chatbot, self.chatbot_state, self.saved_input], **_QUIET)
         asked = edited.then(self._append_message_to_history, [self.saved_input, self.chatbot_state], [self.chatbot], **_QUIET).then(
             self._api_wrapper(self.fn, self._stream_fn),
             [self.saved_input, self.chatbot_state, *self.additional_inputs],
             [self.null_component, self.chatbot],
+            api_visibility="undocumented",
             concurrency_limit=CONCURRENCY,
-            **_TELLING,
+            show_progress="hidden",
         )
         self._setup_stop_events([], [asked], edited)
         self.textbox.stop(None, None, None, js=_ENDED[STOPPED], cancels=self._stoppable, **_QUIET)
@@ -200,7 +194,7 @@ def _before(step: int, events: dict[int, Any]) -> Iterator[int]:
 
 def _left(conversation: list[dict[str, Any]], ended: str, visitor: Language | None) -> tuple[Any, list[dict[str, Any]]]:
     """What an answer leaves, in the page and for the server: nothing where the conversation was cleared meanwhile; where it was stopped, that it was,
-    where its progress or its words stand; and where nothing came of it, not even what was wrong, a line below which Gradio offers to ask again.
+    where its progress or its words stand; and where it was not taken, a line below which Gradio offers to ask again.
     """
     if ended == CLEARED:
         return [], []
@@ -208,7 +202,7 @@ def _left(conversation: list[dict[str, Any]], ended: str, visitor: Language | No
         # The page may tell of one end twice.
         kept = conversation[:-1] if conversation and aside_kind(conversation[-1]) in (PROGRESS, STOPPED) else conversation
         left = [*kept, aside(line("stopped", visitor or "en"), STOPPED)]
-    elif conversation and conversation[-1]["role"] == "user":
+    elif ended == UNTAKEN and conversation[-1:] and conversation[-1]["role"] == "user":
         left = [*conversation, aside(line("untaken", visitor or "en"), FAILED)]
     else:
         return gr.skip(), conversation

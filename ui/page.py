@@ -44,7 +44,7 @@ class Page(gr.Blocks):
         """
         try:
             if iterator is None:
-                inputs = await self._admitted(inputs, may_fetch=block_fn.queue)
+                inputs = await self._admitted(inputs, may_fetch=block_fn.api_visibility == "public")
             event = _place_alone(event_data)
             output = await super().process_api(block_fn, inputs, iterator=iterator, session_hash=session_hash, event_data=event, **more)
             if iterator is not None and self._unheard_seconds(iterator, session_hash) > PATIENCE_SECONDS:
@@ -60,7 +60,7 @@ class Page(gr.Blocks):
             raise gr.Error(sentence, print_exception=False) from None
 
     async def _admitted(self, inputs: list[Any], may_fetch: bool) -> list[Any]:
-        """With public files fetched, which only what waits in the queue may have done, and without components.
+        """With public files fetched, which only the endpoints that are offered may have done, many at once, and without components.
 
         Raises:
             InputError: there is something that nobody who uses the page sends, or its files cannot be had within the limits.

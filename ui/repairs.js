@@ -46,11 +46,11 @@
   const { fetch } = window;
   const joined = new Map();
   const heard = async (answer) => {
-    if (answer.ok) return answer;
-    const { error, detail } = await answer.clone().json().catch(() => ({}));
-    refused = error ?? detail ?? "";
+    const told = answer.ok ? null : await answer.clone().json().catch(() => null);
+    refused = [told?.error, told?.detail].find((sentence) => typeof sentence === "string") ?? "";
     return answer;
   };
+  const untaken = () => { window.ended ||= "untaken"; };
   window.fetch = async (address, options) => {
     const [way] = String(address).match(/(queue\/join|run\/predict|cancel)(?=$|\?)/) ?? [];
     if (!way) return fetch(address, options);
@@ -63,6 +63,7 @@
     // Where the queue is full Gradio's page says so in its own English; with any other status it says what the server does.
     const known = (answer) => answer.status === 503 ? new Response(answer.body, { status: 429 }) : answer;
     const answered = fetch(address, options).then(known).then(heard);
+    answered.then((answer) => answer.ok || untaken(), untaken);
     joined.set(asked.fn_index, answered.then((answer) => answer.clone().json()).then(({ event_id }) => event_id, () => null));
     return answered;
   };

@@ -216,7 +216,7 @@ def test_who_edits_a_message_that_is_forgotten_here_is_told_so_and_goes_on(visit
         visitor.settled()
         connect(address).predict(message("Hello"), api_name="/chat")
         visitor.edit(0, "Which colour?")
-        expect(page.get_by_test_id("toast-body")).to_contain_text("That message is no longer known here: please send it anew.")
+        expect(page.get_by_text("That message is no longer known here: please send it anew.", exact=True)).to_be_visible()
         visitor.ask("And why?")
         expect(visitor.answers).to_have_text(["two"])
 

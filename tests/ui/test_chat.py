@@ -62,13 +62,15 @@ def test_an_answer_that_was_stopped_says_so_where_its_progress_or_its_words_stan
     assert normalise("go on", [asked, words, stopped]) == [Message.user("hi"), Message.assistant("once"), Message.user("go on")]
 
 
-def test_a_message_that_nothing_came_of_can_be_sent_again_and_stays_in_the_conversation() -> None:
+def test_a_message_that_was_not_taken_can_be_sent_again_and_stays_in_the_conversation() -> None:
     asked = {"role": "user", "content": [{"path": "/u/a.png"}, "hi"]}
     for visitor, said in (("en", "This message was not taken: “Retry” sends it again."), ("zh", "这条消息未被接收：点击“重试”可重新发送。")):
-        shown, kept = chat._left([asked], "", visitor)
+        shown, kept = chat._left([asked], chat.UNTAKEN, visitor)
         assert shown == kept == [asked, aside(said, FAILED)]
-        assert chat._left(kept, "", visitor)[1] == kept
+        assert chat._left(kept, chat.UNTAKEN, visitor)[1] == kept
         assert normalise("and now?", kept) == [Message.user(Image("/u/a.png"), "hi"), Message.user("and now?")]
+    # The end of the answer before it may be told of late.
+    assert chat._left([asked], "", "en")[1] == [asked]
 
 
 # What clients of the API receive

@@ -1,6 +1,6 @@
 from tests.process import process
 
-# A large picture comes and goes first; then a hundred of 4 MiB come, each with something smaller after it that stays, and go.
+# A large picture comes and goes first; then fifty of 4 MiB come, each with something smaller after it that stays, and go.
 COME_AND_GO = """
 import app, psutil
 def rss():

@@ -71,7 +71,14 @@ def test_no_function_of_the_page_lets_gradio_fetch_what_somebody_names(address: 
     files = [{"path": f"{ADDRESS}?1", "meta": {"_type": "gradio.FileData"}}, {"path": f"{ADDRESS}?2"}]
     turn = [{"role": "user", "content": [{"type": "file", "file": file} for file in files]}]
     functions = {one["api_name"]: one["id"] for one in httpx.get(f"{address}config").json()["dependencies"]}
-    given = {"_left": [turn, "", None], "_append_message_to_history": [None, turn], "_clear_and_save_textbox": [{"text": "", "files": files}]}
+    given = {
+        "_left": [turn, "", None],
+        "_append_message_to_history": [None, turn],
+        "_clear_and_save_textbox": [{"text": "", "files": files}],
+        # These two wait in the queue, where a slow download would hold up everybody.
+        "_with_shot": [[], {"text": "", "files": files}, "A cat.", None],
+        "option_clicked": [turn],
+    }
     for name, data in given.items():
         body = {"fn_index": functions[name], "session_hash": name, "data": data}
         httpx.post(f"{address}gradio_api/queue/join", json=body).raise_for_status()

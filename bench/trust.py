@@ -29,6 +29,7 @@ PROMISES = {
     "R8": "A long prompt takes its share of a step; short ones do not wait for the whole of it.",
     "R9": "More than there is room for is served or refused in a sentence; nothing hangs.",
     "R10": "Large pictures, small ones, videos and words: once the caches are full, a process holds no more afterwards than before.",
+    "R10 sizes": "Pictures of ever other sizes leave less and less behind.",
     "R11": "Endless answers in a pool of ten blocks end, and every block is free afterwards.",
     "R12": "A model that fails tells everybody, and answers the next rightly.",
     "R12 the thread dies": "An engine that cannot go on is made again; `/healthz` says so meanwhile.",

@@ -14,6 +14,9 @@ from pipeline.errors import ArtifactError, InputError
 from pipeline.vision import VisionEncoder
 
 Logits: TypeAlias = NDArray[np.float32]
+# OpenVINO makes kernels for every size of slice and keeps 5,000: a mebibyte for each size that anybody ever showed. So many are those of a few
+# pictures; the next one mostly has another size anyway.
+KEPT_KERNELS = 100
 
 
 class Compiler:
@@ -28,8 +31,8 @@ class Compiler:
         self.device = _device(self._core, engine.device)
         self._threads = engine.threads
 
-    def compiled(self, name: str, change: Callable[[ov.Model], None] | None = None, threads: int = 0) -> ov.CompiledModel:
-        """One part, its graph changed first; on a CPU with so many threads, or as many as the configuration says.
+    def compiled(self, name: str, change: Callable[[ov.Model], None] | None = None, **on_cpu: int) -> ov.CompiledModel:
+        """One part, its graph changed first; `on_cpu` are properties of its own where the device is a CPU.
 
         Raises:
             ArtifactError: it cannot be read, or this machine's OpenVINO cannot compile it.
@@ -37,8 +40,8 @@ class Compiler:
         try:
             model = self._core.read_model(self._folder / name)
             properties = _properties(model, self.device)
-            if self.device == "CPU" and (threads := threads or self._threads):
-                properties["INFERENCE_NUM_THREADS"] = threads
+            if self.device == "CPU":
+                properties |= ({"INFERENCE_NUM_THREADS": self._threads} if self._threads else {}) | on_cpu
             if change is not None:
                 change(model)
             return self._core.compile_model(model, self.device, properties)
@@ -46,7 +49,8 @@ class Compiler:
             raise ArtifactError(f"{self._folder / name} cannot be loaded on {self.device}: {cause}") from cause
 
     def vision(self, config: ModelConfig, cache_bytes: int) -> VisionEncoder:
-        return VisionEncoder(self.compiled(VISION_EMBEDDINGS), self.compiled(RESAMPLER), config, cache_bytes)
+        encoder, resampler = (self.compiled(name, CPU_RUNTIME_CACHE_CAPACITY=KEPT_KERNELS) for name in (VISION_EMBEDDINGS, RESAMPLER))
+        return VisionEncoder(encoder, resampler, config, cache_bytes)
 
 
 class Embedder:
@@ -54,7 +58,7 @@ class Embedder:
 
     def __init__(self, compiler: Compiler) -> None:
         # A few rows of a table are read in no time by the thread that asks; a second one would be waited for while others use its core.
-        self._request = compiler.compiled(TEXT_EMBEDDINGS, threads=1).create_infer_request()
+        self._request = compiler.compiled(TEXT_EMBEDDINGS, INFERENCE_NUM_THREADS=1).create_infer_request()
 
     def embed(self, input_ids: Sequence[int]) -> NDArray[np.float32]:
         """(tokens,) -> (tokens, hidden); the caller's own, so that image embeds can be written into it."""

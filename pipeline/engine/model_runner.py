@@ -104,16 +104,16 @@ class ModelRunner:
 
         The very first call repacks the weights, which takes longer than anything after it, the first call of each shape prepares that shape, and
         attention is prepared anew with each block by which a sequence is longer than all before it. For those beside whom a prompt is read, and comes
-        to its end, as many shapes as a second allows: all of a small model's; a large one computes a hundred times as long as it prepares. What is
-        written lies in blocks that no table points to afterwards.
+        to its end, as many shapes as a second allows, the commonest first: all of a small model's; a large one computes a hundred times as long as it
+        prepares. What is written lies in blocks that no table points to afterwards.
         """
-        beside = ([1] * count + [mixed_tokens - count] for count in range(1, min(sequences, mixed_tokens)))
-        endings = ([tokens] for tokens in range(2, mixed_tokens))
+        endings = ([tokens] for tokens in range(2, prefill_tokens))
+        beside = ([1] * count + [tokens - count] for tokens in range(mixed_tokens, 1, -1) for count in range(1, min(sequences, tokens)))
         for shape in (*([1] * count for count in range(1, sequences + 1)), [prefill_tokens], [mixed_tokens]):
             self._compute_zeros(shape, hidden_size)
         self._compute_zeros([1], hidden_size, past=min(longest, self.num_blocks * BLOCK_SIZE) - 1)
         until = time.perf_counter() + FURTHER_SHAPES_SECONDS
-        for shape in itertools.chain(beside, endings):
+        for shape in itertools.chain(itertools.islice(beside, sequences), endings, beside):
             if time.perf_counter() > until:
                 break
             self._compute_zeros(shape, hidden_size)

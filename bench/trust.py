@@ -30,6 +30,8 @@ PROMISES = {
     "R9": "More than there is room for is served or refused in a sentence; nothing hangs.",
     "R10": "Large pictures, small ones, videos and words: once the caches are full, a process holds no more afterwards than before.",
     "R10 sizes": "Pictures of ever other sizes leave less and less behind.",
+    "R10 reading": "The largest conversations that are let in, three at once, are read in little more memory than their slices take.",
+    "R10 worst": "Every limit reached at once beside the real model takes less than the 16 GiB of a Space: GiB of each.",
     "R11": "Endless answers in a pool of ten blocks end, and every block is free afterwards.",
     "R12": "A model that fails tells everybody, and answers the next rightly.",
     "R12 the thread dies": "An engine that cannot go on is made again; `/healthz` says so meanwhile.",

@@ -103,7 +103,7 @@ class Proof:
 
     @cached_property
     def _pieces(self) -> list[Slice]:
-        return [piece for plan in self._plans for piece in self._processor.slices(plan)]
+        return [piece for plan in self._plans for piece in plan.slices]
 
     def _inputs(self, file: str, folder: Path) -> list[Inputs]:
         """Of the image encoder and the resampler one for each picture, of the token embedding one for each prompt."""

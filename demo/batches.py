@@ -13,9 +13,10 @@ from demo.episodes import Episode, Media, Turn
 from demo.language import CHINESE, ENGLISH, Code
 from demo.scenes import IGNORED, LABEL_COUNTS, Scene, patch_labels
 from pipeline.config import ModelConfig
+from pipeline.cutting import CutPicture, Cutting
 from pipeline.media import Picture
 from pipeline.message import Image, Message, Part, Text, Video
-from pipeline.preprocess import Layout, Slice, cut, vision_position_ids
+from pipeline.preprocess import Layout, Slice, vision_position_ids
 from pipeline.processor import Options, PlannedPicture, Processor
 from pipeline.tokenizer import Tokenizer
 from pipeline.vision import sincos_table
@@ -74,17 +75,18 @@ class Batch:
 
 def look(image: PIL.Image.Image, scene: Scene | None, processor: Processor) -> list[Sight]:
     """A picture on its own: overview and slices."""
-    ((placed,),) = processor.place([[Picture(image, None)]], Options())
-    return _sights(placed, scene, processor)
+    ((placed,),) = processor.place([[processor.cutting(Options()).picture(Picture(image))]], Options())
+    return _sights(placed, scene)
 
 
 def example(episode: Episode, processor: Processor) -> Example:
     """Lay an episode out as a conversation is laid out for an answer, with every answer in it."""
     media = [item for turn in episode.turns for item in turn.media]
     scenes = [scene for item in media for scene in item.scenes]
-    placed = processor.place([_pictures(item) for item in media], Options())
+    cutting = processor.cutting(Options())
+    placed = processor.place([_pictures(item, cutting) for item in media], Options())
     planned = [picture for pictures in placed for picture in pictures]
-    pieces = [_sights(item, scene, processor) for item, scene in zip(planned, scenes, strict=True)]
+    pieces = [_sights(item, scene) for item, scene in zip(planned, scenes, strict=True)]
     messages = []
     for turn in episode.turns:
         messages += [Message("user", (*(_part(item) for item in turn.media), Text(turn.question))), Message.assistant(turn.answer)]
@@ -155,10 +157,9 @@ def _words(examples: Sequence[Example], pictures: slice) -> Words:
     return Words(torch.from_numpy(input_ids), image_positions, pictures, torch.from_numpy(targets), shown)
 
 
-def _sights(item: PlannedPicture, scene: Scene | None, processor: Processor) -> list[Sight]:
-    pieces = cut(item.picture.image, item.layout, processor.config.slices)
+def _sights(item: PlannedPicture, scene: Scene | None) -> list[Sight]:
     sights = []
-    for piece, box in zip(pieces, _boxes(item.layout), strict=True):
+    for piece, box in zip(item.slices, _boxes(item.layout), strict=True):
         labels = patch_labels(scene, piece.tgt_size, box) if scene else {name: np.zeros(piece.tgt_size, np.int64) for name in LABEL_COUNTS}
         sights.append(Sight(piece, labels))
     return sights
@@ -203,9 +204,10 @@ def _answers(targets: Sequence[int]) -> list[slice]:
     return [slice(start - 1, end - 1) for start, end in zip(starts, ends, strict=True)]  # the terminator is said of nothing
 
 
-def _pictures(media: Media) -> list[Picture]:
-    times = media.times if media.kind == "video" else (None,)
-    return [Picture(frame, time) for frame, time in zip(media.frames, times, strict=True)]
+def _pictures(media: Media, cutting: Cutting) -> list[CutPicture]:
+    if media.kind == "image":
+        return [cutting.picture(Picture(media.frames[0]))]
+    return list(cutting.frames(Picture(frame, time) for frame, time in zip(media.frames, media.times, strict=True)))
 
 
 def _part(media: Media) -> Part:

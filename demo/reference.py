@@ -45,7 +45,7 @@ class Reference:
         llm = self.model.llm
         ids = torch.tensor([plan.prompt.input_ids])
         embeds = llm.model.embed_tokens(ids)
-        for (start, end), piece in zip(plan.prompt.image_bound, self.processor.slices(plan), strict=True):
+        for (start, end), piece in zip(plan.prompt.image_bound, plan.slices, strict=True):
             embeds[0, start:end] = self._image_embeds(piece)
         terminators, token_ids = self.processor.tokenizer.terminators, []
         first, past = None, None
@@ -93,7 +93,7 @@ def first_logits(folder: Path, questions: Sequence[Question]) -> list[Logits]:
     for question in questions:
         plan = processor.plan(question.messages)
         embeds = embedder.embed(plan.prompt.input_ids)
-        for (start, end), rows in zip(plan.prompt.image_bound, vision.encode(processor.slices(plan)) or (), strict=True):
+        for (start, end), rows in zip(plan.prompt.image_bound, vision.encode(plan.slices) or (), strict=True):
             embeds[start:end] = rows
         runner.truncate(0)
         found.append(runner.forward(embeds[None])[0].copy())

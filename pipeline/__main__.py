@@ -80,7 +80,7 @@ def _explain(folder: Path, options: argparse.Namespace) -> None:
             "refined_size": item.layout.refined_size,
             "tgt_sizes": item.layout.tgt_sizes,
             "tokens": len(item.layout.tgt_sizes) * query_num,
-            "frame_time_s": item.picture.time,
+            "frame_time_s": item.time,
         }
         for item in plan.pictures
     ]

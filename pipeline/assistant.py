@@ -148,7 +148,7 @@ class Assistant:
 
         Raises:
             InputError: before any work of the model, when the conversation cannot be answered as it stands.
-            Overloaded: too many requests are waiting.
+            Overloaded: too many requests are waiting, or their pictures take too much memory.
             EngineDead: the model failed.
         """
         generation = generation or GenerationConfig()
@@ -251,14 +251,13 @@ class Assistant:
         on_plan: Callable[[Plan], object] | None,
         cancelled: threading.Event,
     ) -> tuple[Request, int, tuple[str, ...]]:
-        """The request, how many turns were left out of it, and what is shown in part. The pictures, which may be large, are let go here."""
+        """The request, how many turns were left out of it, and what is shown in part."""
         plan = self.processor.plan(messages, options, self.max_prompt_tokens, cancelled)
         if on_plan is not None:
             on_plan(plan)
-        slices = tuple(self.processor.slices(plan))
-        for piece in slices:
+        for piece in plan.slices:
             piece.know_digest()
-        return Request(plan.prompt, slices, generation), plan.dropped_turns, plan.in_part
+        return Request(plan.prompt, plan.slices, generation), plan.dropped_turns, plan.in_part
 
 
 def _started(folder: Path, processor: Processor, engine: EngineConfig, clock: Callable[[], float]) -> Engine | StatefulEngine:

@@ -123,6 +123,7 @@ class MediaLimits:
 
     Args:
         max_conversation_pixels: of all its pictures and frames together; 64 frames of the largest video fit.
+        max_conversation_slices: the same after they were cut; the longest prompt has 128, or 384 if most are left out because there are many frames.
         max_decode_seconds: for all files of a conversation together.
         max_picture_seconds: to decode one of them, or to read the head of any file; other people's pictures wait behind it.
         max_decode_bytes: memory of the process that decodes a file. A pixel takes up to twelve, more in a WEBP, of which the largest are refused.
@@ -138,6 +139,7 @@ class MediaLimits:
     max_conversation_files: int = 100
     max_conversation_bytes: int = 500_000_000
     max_conversation_pixels: int = 640_000_000
+    max_conversation_slices: int = 512
     max_decode_seconds: float = 120.0
     max_picture_seconds: float = 20.0
     max_decode_bytes: int = 1_500_000_000
@@ -155,6 +157,7 @@ class EngineConfig:
         max_prompt_tokens: a longer prompt is refused; 8192 is the official model's own bound.
         max_waiting: requests that may wait for their turn before one more is refused.
         backend: "paged" for many requests at once, "stateful" for one after the other; "auto" is paged on a CPU, the only device it runs on.
+        max_picture_bytes: pixels of all who wait or are computed, before one more with pictures is refused; the longest prompt has 80 to 150 million.
         max_running: requests that are computed together.
         prefill_chunk_tokens: of prompts in one step; a cancelled prompt goes on for one such chunk at most.
         mixed_step_tokens: all that a step computes in which some decode while prompts of others are read, as long as these get half of it. The next
@@ -169,6 +172,7 @@ class EngineConfig:
     threads: int = 0
     max_prompt_tokens: int = 8192
     max_waiting: int = 32
+    max_picture_bytes: int = 600_000_000
     max_running: int = 8
     prefill_chunk_tokens: int = 64
     mixed_step_tokens: int = 48
@@ -187,7 +191,7 @@ class EngineConfig:
             )
         if self.device not in ("AUTO", "CPU", "GPU") and not (kind == "GPU" and index.isdigit()):
             raise InputError(f"DEVICE={self.device} is unknown; use AUTO, CPU, GPU or GPU.n.")
-        for name in ("max_prompt_tokens", "max_waiting", "max_running", "prefill_chunk_tokens", "mixed_step_tokens"):
+        for name in ("max_prompt_tokens", "max_waiting", "max_picture_bytes", "max_running", "prefill_chunk_tokens", "mixed_step_tokens"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1.")
         if self.prompt_lookup_tokens < 0:

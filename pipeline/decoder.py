@@ -1,4 +1,4 @@
-"""A picture or video file -> its pictures, decoded in another process: what a file does to a codec is a sentence for its sender and nothing else."""
+"""A picture or video file -> its pictures, decoded and cut in another process: what a file does to a codec is a sentence for its sender, no more."""
 
 import signal
 import threading
@@ -10,10 +10,11 @@ from typing import Self
 import PIL.Image
 
 from pipeline.config import MediaLimits
+from pipeline.cutting import CutPicture, Cutting, Loaded
 from pipeline.decoder_process import TICK_MS, Process
 from pipeline.decoder_program import encode_request
 from pipeline.errors import InputError, Overloaded, PipelineError
-from pipeline.media import Head, Loaded, Picture, Used, decode_seconds, error_for, opened, out_of_time
+from pipeline.media import Head, Used, decode_seconds, error_for, opened, out_of_time
 from pipeline.message import Image, Video
 from pipeline.still import image_head, load_image
 
@@ -56,8 +57,16 @@ class Decoder:
         for process in idle:
             process.close()
 
-    def load(self, item: Image | Video, limits: MediaLimits, name: str, used: Used | None = None, cancelled: threading.Event | None = None) -> Loaded:
-        """Decode a file as `load_image` and `load_video` do. Setting `cancelled` ends it, with a `PipelineError`.
+    def load(
+        self,
+        item: Image | Video,
+        cutting: Cutting,
+        limits: MediaLimits,
+        name: str,
+        used: Used | None = None,
+        cancelled: threading.Event | None = None,
+    ) -> Loaded:
+        """Decode a file as `load_image` and `load_video` do, and cut each of its pictures. Setting `cancelled` ends it, with a `PipelineError`.
 
         Raises:
             ImageError, VideoError: as those do, and when decoding takes too long or crashes.
@@ -67,23 +76,21 @@ class Decoder:
         used = used or Used()
         if isinstance(item, Image) and isinstance(item.source, PIL.Image.Image):
             started = clock()
-            return [load_image(item, limits, name, used)], clock() - started
-        wish = "picture" if isinstance(item, Image) else "video"
-        found, seconds = self._read(wish, item, limits, name, used, cancelled)
-        return [one for one in found if isinstance(one, Picture)], seconds
+            return [cutting.picture(load_image(item, limits, name, used), name)], clock() - started
+        found, seconds = self._read(item, cutting, limits, name, used, cancelled)
+        return [one for one in found if isinstance(one, CutPicture)], seconds
 
     def head(self, item: Image | Video, limits: MediaLimits, name: str) -> Head:
         """Read the head of a file as `image_head` and `video_head` do; raises as `load` does."""
         if isinstance(item, Image) and isinstance(item.source, PIL.Image.Image):
             return image_head(item, limits, name)
-        wish = "picture head" if isinstance(item, Image) else "video head"
-        found, _ = self._read(wish, item, limits, name, Used(), None)
+        found, _ = self._read(item, None, limits, name, Used(), None)
         return next(one for one in found if isinstance(one, Head))
 
     def _read(
-        self, wish: str, item: Image | Video, limits: MediaLimits, name: str, used: Used, cancelled: threading.Event | None
-    ) -> tuple[list[Picture | Head], float]:
-        """What a file gave, and the seconds from when its turn came."""
+        self, item: Image | Video, cutting: Cutting | None, limits: MediaLimits, name: str, used: Used, cancelled: threading.Event | None
+    ) -> tuple[list[CutPicture | Head], float]:
+        """What a file gave, cut so or its head alone, and the seconds from when its turn came."""
         give_up, begun = clock() + decode_seconds(False, limits, used) - used.waited, False
 
         def check() -> None:
@@ -92,23 +99,23 @@ class Decoder:
             if clock() > give_up and not begun:
                 raise Overloaded(f"{name} waited too long for its turn to be read: please try again in a while.")
             if clock() > give_up:
-                raise error_for(item)(out_of_time(name, limits))
+                raise error_for(type(item))(out_of_time(name, limits))
 
         with opened(item, limits, name) as file, self._process(check) as process:
             started, begun = clock(), True
-            give_up = started + decode_seconds(wish != "video", limits, used)
-            process.ask(encode_request(wish, name, limits, used), file)
-            replies = list(process.replies(check))
+            give_up = started + decode_seconds(cutting is None or isinstance(item, Image), limits, used)
+            process.ask(encode_request(item, cutting, name, limits, used), file)
+            replies = list(process.replies(cutting, check))
             for reply in replies:
                 if isinstance(reply, InputError):
                     raise reply
             if process.exit_status == 0:
                 return [reply for reply in replies if not isinstance(reply, InputError)], clock() - started
             if process.exit_status in (-signal.SIGALRM, -signal.SIGXCPU):
-                raise error_for(item)(out_of_time(name, limits))
+                raise error_for(type(item))(out_of_time(name, limits))
             if process.exit_status < 0 and not self._closed:
                 cause = RuntimeError(f"Decoding ended with {signal.Signals(-process.exit_status).name}.")
-                raise error_for(item)(f"{name} cannot be read: the file is damaged, and decoding it crashed.") from cause
+                raise error_for(type(item))(f"{name} cannot be read: the file is damaged, and decoding it crashed.") from cause
             raise PipelineError(f"{name} was not read: the decoder {'was shut down' if self._closed else 'failed'}.")
 
     @contextmanager

@@ -3,7 +3,6 @@
 import contextlib
 import io
 import json
-import mmap
 import os
 import select
 import signal
@@ -12,13 +11,17 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
-import PIL.Image
+import numpy as np
+from numpy.typing import NDArray
 
+from pipeline.config import SliceConfig
+from pipeline.cutting import CutPicture, Cutting
 from pipeline.decoder_program import MESSAGE_BYTES, SOCKET_TYPE, raised
 from pipeline.errors import InputError
-from pipeline.media import Head, Picture
+from pipeline.media import Head
+from pipeline.preprocess import Slice
 
 # Without the package's own imports, among which is OpenVINO: that process decodes and nothing else.
 PROGRAM = """
@@ -69,7 +72,7 @@ class Process:
             with contextlib.suppress(OSError):  # it is gone, which the reply will tell
                 socket.send_fds(self._socket, [request], [file.fileno()])
 
-    def replies(self, check: Callable[[], None]) -> Iterator[Picture | Head | InputError]:
+    def replies(self, cutting: Cutting | None, check: Callable[[], None]) -> Iterator[CutPicture | Head | InputError]:
         """What it says until decoding has ended, with its `exit_status`; `check` is called while nothing comes and may raise."""
         while True:
             check()
@@ -88,11 +91,11 @@ class Process:
                 return
             if "error" in reply:
                 yield raised(reply)
-            elif descriptors:
-                yield _picture(reply, descriptors[0])
+            elif cutting is not None:
+                with os.fdopen(descriptors[0], "rb") as file:
+                    yield _picture(reply, file, cutting.config)
             else:
-                width, height = reply["size"]
-                yield Head((width, height), reply["seconds"])
+                yield Head(tuple(reply["size"]), reply["seconds"])
 
     def kill(self) -> None:
         """End it and what it forked; another thread may be waiting for its replies, and then gets the last of them."""
@@ -106,13 +109,12 @@ class Process:
         self._socket.close()
 
 
-def _picture(reply: dict[str, Any], descriptor: int) -> Picture:
-    width, height = reply["size"]
-    with (
-        os.fdopen(descriptor, "rb") as file,
-        mmap.mmap(file.fileno(), 0, mmap.MAP_SHARED | mmap.MAP_POPULATE, mmap.PROT_READ) as memory,
-        memoryview(memory) as whole,
-        whole[-3 * width * height :] as pixels,  # they follow a header
-    ):
-        image = PIL.Image.frombuffer("RGB", (width, height), cast("bytes", pixels), "raw", "RGB", 0, 1)
-    return Picture(image, reply["time"], reply["others"])
+def _picture(reply: dict[str, Any], file: BinaryIO, config: SliceConfig) -> CutPicture:
+    file.seek(0)
+    slices = tuple(Slice(_pixels(file, *shape), config) for shape in reply["slices"])
+    return CutPicture(tuple(reply["size"]), slices, reply["time"], reply["others"])
+
+
+def _pixels(file: BinaryIO, height: int, width: int, channels: int) -> NDArray[np.uint8]:
+    """Those of the next slice, in memory of their own, because not all of a frame's are kept."""
+    return np.frombuffer(file.read(height * width * channels), np.uint8).reshape(height, width, channels)

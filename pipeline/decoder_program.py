@@ -1,4 +1,4 @@
-"""Requests with an open file each, at the socket that is standard input -> its pictures, each in memory of its own, and at last how decoding ended.
+"""Requests with an open file each, at the socket that is standard input -> its pictures, cut, each in memory of its own, and how decoding ended.
 
 The program of a process that `pipeline.decoder` starts. It forks for every file, so that no two files ever meet in one process: whatever a file does
 to a codec ends with it.
@@ -15,12 +15,15 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 
+import numpy as np
 import PIL.Image
 
 from pipeline import errors
-from pipeline.config import MediaLimits
+from pipeline.config import MediaLimits, SliceConfig
+from pipeline.cutting import CutPicture, Cutting
 from pipeline.errors import InputError
-from pipeline.media import Head, Picture, Used, decode_seconds, out_of_memory
+from pipeline.media import Head, Used, decode_seconds, error_for, out_of_memory
+from pipeline.message import Image, Video
 from pipeline.still import decode_image, read_image_head
 from pipeline.video import decode_video, read_video_head
 
@@ -29,11 +32,14 @@ SOCKET_TYPE = socket.SOCK_SEQPACKET
 MESSAGE_BYTES = 16_384
 # Whoever asked kills in time. This much later a process that nobody waits for any more ends by itself.
 GRACE_SECONDS = 5
+# Memory to read a head in, for which a WEBP has eight bytes a pixel set aside.
+HEAD_BYTES = 1_000_000_000
 
 
-def encode_request(wish: str, name: str, limits: MediaLimits, used: Used) -> bytes:
-    """A request for a "picture" or a "video", or for a "picture head" or a "video head"."""
-    return json.dumps([wish, name, dataclasses.asdict(limits), dataclasses.asdict(used)]).encode()
+def encode_request(item: Image | Video, cutting: Cutting | None, name: str, limits: MediaLimits, used: Used) -> bytes:
+    """A request for the pictures of such a file, cut so, or without `cutting` for its head."""
+    how = None if cutting is None else dataclasses.asdict(cutting)
+    return json.dumps([isinstance(item, Image), how, name, dataclasses.asdict(limits), dataclasses.asdict(used)]).encode()
 
 
 def main() -> None:
@@ -58,34 +64,35 @@ def main() -> None:
 
 def _run(control: socket.socket, file: BinaryIO, request: list[Any]) -> None:
     """Decode one file and end this process."""
-    wish, name, limits, used = request[0], request[1], MediaLimits(**request[2]), Used(**request[3])
+    kind, name, limits, used = Image if request[0] else Video, request[2], MediaLimits(**request[3]), Used(**request[4])
+    cutting = None if request[1] is None else Cutting(**{**request[1], "config": SliceConfig(**request[1]["config"])})
     status = 1
     try:
-        confine(decode_seconds(wish != "video", limits, used), limits)
+        if cutting is None:
+            limits = dataclasses.replace(limits, max_decode_bytes=min(limits.max_decode_bytes, HEAD_BYTES))
+        confine(decode_seconds(cutting is None or kind is Image, limits, used), limits)
         try:
-            for found in decode(wish, file, limits, name, used):
+            for found in decode(kind, file, cutting, limits, name, used):
                 _hand_over(control, found)
         except InputError as error:
             _send(control, {"error": type(error).__name__, "sentence": str(error), "cause": repr(error.__cause__)[:1000]})
         except MemoryError:
-            error_class = "VideoError" if wish.startswith("video") else "ImageError"
-            _send(control, {"error": error_class, "sentence": out_of_memory(name, limits), "cause": "MemoryError"})
+            _send(control, {"error": error_for(kind).__name__, "sentence": out_of_memory(name, limits), "cause": "MemoryError"})
         status = 0
     finally:
         os._exit(status)
 
 
-def decode(wish: str, file: BinaryIO, limits: MediaLimits, name: str, used: Used) -> Iterator[Picture | Head]:
-    """What is wished for of an open file."""
-    match wish:
-        case "picture":
-            yield decode_image(file, limits, name, used)
-        case "video":
-            yield from decode_video(file, limits, name, used)
-        case "picture head":
-            yield read_image_head(file, limits, name)
-        case "video head":
-            yield read_video_head(file, limits, name)
+def decode(
+    kind: type[Image | Video], file: BinaryIO, cutting: Cutting | None, limits: MediaLimits, name: str, used: Used
+) -> Iterator[CutPicture | Head]:
+    """The pictures of an open file, cut so, or without `cutting` its head."""
+    if cutting is None:
+        yield (read_image_head if kind is Image else read_video_head)(file, limits, name)
+    elif kind is Image:
+        yield cutting.picture(decode_image(file, limits, name, used), name)
+    else:
+        yield from cutting.frames(decode_video(file, limits, name, used), name)
 
 
 def confine(wanted_seconds: float, limits: MediaLimits) -> None:
@@ -104,13 +111,14 @@ def raised(reply: Mapping[str, Any]) -> InputError:
     return error
 
 
-def _hand_over(control: socket.socket, found: Picture | Head) -> None:
+def _hand_over(control: socket.socket, found: CutPicture | Head) -> None:
     if isinstance(found, Head):
         _send(control, {"size": found.size, "seconds": found.seconds})
         return
     with os.fdopen(os.memfd_create("picture"), "wb") as memory:
-        found.image.save(memory, "PPM")  # a short header, then rows of RGB, written without another copy
-        reply = {"size": found.image.size, "time": found.time, "others": found.others}
+        memory.writelines(np.ascontiguousarray(piece.pixels).data for piece in found.slices)
+        memory.flush()
+        reply = {"size": found.size, "slices": [piece.pixels.shape for piece in found.slices], "time": found.time, "others": found.others}
         socket.send_fds(control, [json.dumps(reply).encode()], [memory.fileno()])
 
 

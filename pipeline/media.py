@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import BinaryIO
 
 import PIL.Image
 
@@ -47,13 +47,9 @@ class Used:
     waited: float = 0.0
 
 
-#: A file's pictures, and the seconds that decoding them took, which do not count its waiting for others' files.
-Loaded: TypeAlias = tuple[list[Picture], float]
-
-
-def error_for(item: Image | Video) -> type[InputError]:
+def error_for(kind: type[Image | Video]) -> type[InputError]:
     """The class of errors about this kind of file."""
-    return ImageError if isinstance(item, Image) else VideoError
+    return ImageError if kind is Image else VideoError
 
 
 def file_size(item: Image | Video, name: str) -> int:
@@ -86,9 +82,9 @@ def opened(item: Image | Video, limits: MediaLimits, name: str) -> Iterator[Bina
         raise TypeError("An image in memory is no file.")
     size = file_size(item, name)
     if size > limits.max_file_bytes:
-        raise error_for(item)(f"{name} has {size:,} bytes; the limit is {limits.max_file_bytes:,}.")
+        raise error_for(type(item))(f"{name} has {size:,} bytes; the limit is {limits.max_file_bytes:,}.")
     if size == 0:
-        raise error_for(item)(f"{name} is empty: it has 0 bytes.")
+        raise error_for(type(item))(f"{name} is empty: it has 0 bytes.")
     if isinstance(item.source, bytes):
         yield io.BytesIO(item.source)
         return
@@ -128,4 +124,4 @@ def out_of_time(name: str, limits: MediaLimits) -> str:
 
 
 def _missing(item: Image | Video, name: str) -> InputError:
-    return error_for(item)(f"{name} is missing: there is no such file, or it was deleted meanwhile.")
+    return error_for(type(item))(f"{name} is missing: there is no such file, or it was deleted meanwhile.")

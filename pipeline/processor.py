@@ -1,6 +1,7 @@
-"""A conversation -> its plan (the prompt, the layout of every picture) -> its slices, 8-bit RGB (height, width, 3), in the order of their spans."""
+"""A conversation -> its plan: the prompt, and every picture as it was cut, its slices 8-bit RGB (height, width, 3) in the order of their spans."""
 
 import dataclasses
+import itertools
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,10 +10,11 @@ from typing import TypeVar
 
 from pipeline.attachments import Files, InProcess, Reader, excess, in_part, load_all
 from pipeline.config import MediaLimits, ModelConfig
-from pipeline.errors import ImageError, InputError, PromptTooLong
-from pipeline.media import Head, Picture
+from pipeline.cutting import CutPicture, Cutting
+from pipeline.errors import InputError, PromptTooLong
+from pipeline.media import Head
 from pipeline.message import Image, Message, Placeholder, Prompt, Text, Video, build_prompt, check_turns
-from pipeline.preprocess import Layout, Size, Slice, cut, plan
+from pipeline.preprocess import Layout, Slice
 from pipeline.tokenizer import Tokenizer
 from pipeline.video import sample_times
 
@@ -20,8 +22,6 @@ F = TypeVar("F")
 
 # No text has as many characters a token on average: what is longer is refused before the tokenizer spends seconds on it.
 CHARACTERS_A_TOKEN = 100
-# The official demo's convention for video: with more frames than this in the conversation none of them is cut, with fewer each may be cut in two.
-MANY_FRAMES = 16
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,12 @@ class Options:
 
 @dataclass(frozen=True)
 class PlannedPicture:
-    """A picture, where its overview and slices will come from, and its number in the prompt if it has one."""
+    """A picture as it is shown, overview first; its number in the prompt if it has one, and where it stands in its video, in seconds, if in one."""
 
-    picture: Picture
     layout: Layout
+    slices: tuple[Slice, ...]
     image_id: int | None
+    time: float | None
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,11 @@ class Plan:
     pictures: tuple[PlannedPicture, ...]
     dropped_turns: int = 0
     in_part: tuple[str, ...] = ()
+
+    @property
+    def slices(self) -> tuple[Slice, ...]:
+        """One for each span of the prompt's `image_bound`."""
+        return tuple(piece for item in self.pictures for piece in item.slices)
 
 
 @dataclass(frozen=True)
@@ -98,7 +104,7 @@ class Processor:
         max_prompt_tokens: int | None = None,
         cancelled: threading.Event | None = None,
     ) -> Plan:
-        """Read every picture, choose its layout and write the prompt; no pixel is resized yet. Setting `cancelled` ends the reading.
+        """Read and cut every picture and write the prompt. Setting `cancelled` ends the reading.
 
         Raises:
             InputError: the turns are not a conversation, there is too much of it, or a file cannot be used.
@@ -111,7 +117,7 @@ class Processor:
         while too_much := self._excess(kept, files, options, max_prompt_tokens):
             kept = _shorter(kept, options, InputError(too_much))
             files = _files_of(kept, files)
-        media = load_all(files, self._limits_of(options), self._reader, cancelled)
+        media = load_all(files, self.cutting(options), self._limits_of(options), self._reader, cancelled)
         shown_in_part = in_part(messages, files, media)
         while True:
             placed = self.place(_files_of(kept, media), options)
@@ -145,20 +151,23 @@ class Processor:
         """
         options = options or Options()
         limits = self._limits_of(options)
-        sizes = [[(head.size, head.seconds is not None)] * (1 if head.seconds is None else len(sample_times(head.seconds, limits))) for head in heads]
-        laid_out = self._lay_out(sizes, options)
-        placeholders = [[Placeholder(image_id, layout.grid) for layout, image_id in items] for items in laid_out]
+        counts = [None if head.seconds is None else len(sample_times(head.seconds, limits)) for head in heads]
+        cutting, num_frames = self.cutting(options), sum(count or 0 for count in counts)
+        layouts = [
+            (cutting.layout(head.size, name, None if count is None else num_frames),) * (1 if count is None else count)
+            for (_, name), head, count in zip(named(messages), heads, counts, strict=True)
+        ]
+        ids = self._image_ids([[count is not None] * len(items) for count, items in zip(counts, layouts, strict=True)], options)
+        placeholders = [
+            [Placeholder(image_id, layout.grid) for layout, image_id in zip(items, own, strict=True)] for items, own in zip(layouts, ids, strict=True)
+        ]
         prompt = build_prompt(messages, placeholders, self.tokenizer, self.config, options.system_prompt)
-        return Outline(prompt, tuple(tuple(layout for layout, _ in items) for items in laid_out))
+        return Outline(prompt, tuple(layouts))
 
     def prompt(self, messages: Sequence[Message], placed: Sequence[Sequence[PlannedPicture]], system_prompt: str | None = None) -> Prompt:
         """Write a conversation whose files are `placed`: a list of pictures for each picture and video."""
         placeholders = [[Placeholder(item.image_id, item.layout.grid) for item in items] for items in placed]
         return build_prompt(messages, placeholders, self.tokenizer, self.config, system_prompt)
-
-    def slices(self, plan: Plan) -> list[Slice]:
-        """Resize and cut every picture of a plan; one slice for each span of the prompt's `image_bound`."""
-        return [piece for item in plan.pictures for piece in cut(item.picture.image, item.layout, self.config.slices)]
 
     def _excess(self, messages: Sequence[Message], files: Files, options: Options, max_prompt_tokens: int | None) -> str | None:
         if max_prompt_tokens is not None:
@@ -172,34 +181,32 @@ class Processor:
         most = self._limits.max_frames
         return dataclasses.replace(self._limits, max_frames=min(options.max_frames or most, most))
 
-    def place(self, media: Sequence[Sequence[Picture]], options: Options) -> list[list[PlannedPicture]]:
-        """Choose each picture's layout, and its number among the numbered ones of the whole conversation."""
-        laid_out = self._lay_out([[(picture.image.size, picture.time is not None) for picture in pictures] for pictures in media], options)
-        return [
-            [PlannedPicture(picture, layout, image_id) for picture, (layout, image_id) in zip(pictures, items, strict=True)]
-            for pictures, items in zip(media, laid_out, strict=True)
-        ]
+    def cutting(self, options: Options) -> Cutting:
+        """How the pictures of a conversation are cut."""
+        slices = self.config.slices
+        of_frames = options.max_frame_slice_nums or options.max_slice_nums
+        return Cutting(slices, options.max_slice_nums or slices.max_slice_nums, of_frames, self._limits.max_slice_patches)
 
-    def _lay_out(self, sizes: Sequence[Sequence[tuple[Size, bool]]], options: Options) -> list[list[tuple[Layout, int | None]]]:
-        """The layout and the number of each picture (its size, and whether it is a frame) of each file."""
-        num_frames = sum(is_frame for items in sizes for _, is_frame in items)
-        frame_slices = options.max_frame_slice_nums or options.max_slice_nums or (1 if num_frames > MANY_FRAMES else 2)
-        laid_out: list[list[tuple[Layout, int | None]]] = []
-        numbered = 0
-        for items in sizes:
-            laid_out.append([])
-            for size, is_frame in items:
-                use_image_id = options.use_image_id if options.use_image_id is not None else self.config.slices.use_image_id and not is_frame
-                layout = plan(size, self.config.slices, frame_slices if is_frame else options.max_slice_nums)
-                if (patches := max(height * width for height, width in layout.tgt_sizes)) > self._limits.max_slice_patches:
-                    width, height = layout.size
-                    limit = self._limits.max_slice_patches
-                    raise ImageError(
-                        f"A picture of {width} x {height} pixels is too long and thin: it takes {patches:,} patches, and the limit is {limit:,}."
-                    )
-                laid_out[-1].append((layout, numbered if use_image_id else None))
-                numbered += use_image_id
-        return laid_out
+    def place(self, media: Sequence[Sequence[CutPicture]], options: Options) -> list[list[PlannedPicture]]:
+        """Choose how each picture is shown, and its number among the numbered ones of the whole conversation."""
+        ids = self._image_ids([[picture.time is not None for picture in pictures] for pictures in media], options)
+        cutting, num_frames = self.cutting(options), sum(picture.time is not None for pictures in media for picture in pictures)
+        placed: list[list[PlannedPicture]] = []
+        for pictures, own in zip(media, ids, strict=True):
+            placed.append([])
+            for picture, image_id in zip(pictures, own, strict=True):
+                layout = cutting.layout(picture.size, "The picture", None if picture.time is None else num_frames)
+                placed[-1].append(PlannedPicture(layout, picture.slices[: len(layout.tgt_sizes)], image_id, picture.time))
+        return placed
+
+    def _image_ids(self, kinds: Sequence[Sequence[bool]], options: Options) -> list[list[int | None]]:
+        """The number of each picture of each file, where `kinds` says which are frames."""
+        numbers = itertools.count()
+        by_default = self.config.slices.use_image_id
+        return [
+            [next(numbers) if (by_default and not is_frame if options.use_image_id is None else options.use_image_id) else None for is_frame in items]
+            for items in kinds
+        ]
 
 
 def named(messages: Sequence[Message]) -> list[tuple[Image | Video, str]]:

@@ -11,7 +11,7 @@ from pipeline.message import Message, Video
 
 T = TypeVar("T")
 
-# Few at a time, because the decoded frames of a conversation are the largest thing that a request ever holds.
+# Few at a time: the slices of a conversation may take hundreds of megabytes, and the process that decodes its files more than a gigabyte.
 THREADS = 2
 # A video may take two minutes to read, and so may many pictures. So few pictures take seconds at worst, and have a thread of their own.
 FEW_PICTURES = 4

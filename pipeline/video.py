@@ -1,7 +1,7 @@
 """An open video file -> timed frames: upright RGB images (height, width, 3) 8 bit and the presentation time of each in seconds."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from time import monotonic as clock
 from typing import BinaryIO
@@ -26,18 +26,18 @@ MAX_THREADS = 8
 _TICK = 0.002
 
 
-def load_video(video: Video, limits: MediaLimits, name: str = "The video", used: Used | None = None) -> list[Picture]:
-    """Sample a video by presentation time: what is on screen at 0 s, 1 s, 2 s, ..., evenly thinned to `max_frames`.
+def load_video(video: Video, limits: MediaLimits, name: str = "The video", used: Used | None = None) -> Generator[Picture]:
+    """Sample a video by presentation time: what is on screen at 0 s, 1 s, 2 s, ..., evenly thinned to `max_frames`, one frame after the other.
 
     Raises:
         VideoError: unreadable, without pictures, of an unsupported format, or over a limit.
     """
     with opened(video, limits, name) as file:
-        return list(decode_video(file, limits, name, used or Used()))
+        yield from decode_video(file, limits, name, used or Used())
 
 
 def decode_video(file: BinaryIO, limits: MediaLimits, name: str, used: Used) -> Iterator[Picture]:
-    """The same for an open file, one frame after the other. Limits are checked before the first is decoded."""
+    """The same for an open file. Limits are checked before the first frame is decoded."""
     give_up = clock() + limits.max_decode_seconds - used.seconds
     head = read_video_head(file, limits, name)
     times = sample_times(head.seconds or 0.0, limits)

@@ -16,6 +16,7 @@ import pytest
 
 from pipeline.assistant import Answer, Assistant, Delta, Notice, Status, TextDelta
 from pipeline.config import EngineConfig, GenerationConfig, MediaLimits
+from pipeline.cutting import Cutting
 from pipeline.engine.model_runner import BLOCK_SIZE, ModelRunner
 from pipeline.engine.request import Event, Request, Ticket
 from pipeline.errors import ArtifactError, EngineDead, ImageError, InputError, Overloaded, PipelineError, PromptTooLong
@@ -92,7 +93,7 @@ async def test_whoever_asks_may_look_at_what_the_model_will_see(assistant: Assis
     messages = messages_of(golden, "single0")
     _, _, answer = await collect(assistant.stream(messages, GenerationConfig.greedy(max_new_tokens=1), on_plan=plans.append))
     [plan] = plans
-    assert [item.picture.image.size for item in plan.pictures] == [item.layout.size for item in assistant.processor.plan(messages).pictures]
+    assert [piece.digest for piece in plan.slices] == [piece.digest for piece in assistant.processor.plan(messages).slices]
     assert len(plan.prompt.input_ids) == answer.prompt_tokens
 
 
@@ -315,7 +316,7 @@ def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
 async def test_who_leaves_while_their_files_are_read_holds_up_nobody(assistant: Assistant, golden: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reading, ended = threading.Event(), threading.Event()
 
-    def load(item: Image, limits: MediaLimits, name: str, used: Used, cancelled: threading.Event) -> None:
+    def load(item: Image, cutting: Cutting, limits: MediaLimits, name: str, used: Used, cancelled: threading.Event) -> None:
         reading.set()
         assert cancelled.wait(60)
         ended.set()

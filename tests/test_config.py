@@ -140,6 +140,7 @@ def test_other_unusable_engine_options_are_refused() -> None:
         {"prefill_chunk_tokens": 0},
         {"max_prompt_tokens": 0},
         {"max_waiting": 0},
+        {"max_picture_bytes": 0},
         {"max_running": 0},
         {"mixed_step_tokens": 0},
         {"prompt_lookup_tokens": -1},

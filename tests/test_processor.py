@@ -38,13 +38,13 @@ def test_pictures_are_numbered_over_the_turns_and_cut_as_the_model_says(processo
     plan = processor.plan([Message.user(WIDE, "a"), Message.assistant("b"), Message.user(SMALL, WIDE, "c")])
     assert [(item.image_id, item.layout.grid) for item in plan.pictures] == [(0, (2, 1)), (1, None), (2, (2, 1))]
     assert plan.prompt.text.count("<image_id>") == 3
-    assert len(processor.slices(plan)) == len(plan.prompt.image_bound) == 7
+    assert len(plan.slices) == len(plan.prompt.image_bound) == 7
 
 
 @pytest.mark.parametrize(("seconds", "slices"), [(16, 3), (17, 1)])
 def test_frames_have_no_number_and_are_cut_in_two_only_while_they_are_few(processor: Processor, tmp_path: Path, seconds: int, slices: int) -> None:
     plan = processor.plan([Message.user(film(tmp_path, seconds), "What happens?")])
-    assert [item.picture.time for item in plan.pictures] == list(range(seconds))
+    assert [item.time for item in plan.pictures] == list(range(seconds))
     assert {item.image_id for item in plan.pictures} == {None}
     assert {len(item.layout.tgt_sizes) for item in plan.pictures} == {slices}
 
@@ -83,12 +83,22 @@ def test_a_prompt_that_does_not_fit_is_refused_with_the_count_and_the_limit(proc
     assert (caught.value.tokens, caught.value.limit) == (tokens, tokens - 1)
 
 
+def test_frames_that_are_few_once_older_ones_were_dropped_are_cut_in_two(processor: Processor, tmp_path: Path) -> None:
+    older = Message.user(film(tmp_path, 9), *[WIDE] * 9, "a")
+    last = Message.user(film(tmp_path, 10), "c")
+    alone = processor.plan([last])
+    assert {len(item.layout.tgt_sizes) for item in alone.pictures} == {3}
+    plan = processor.plan([older, Message.assistant("b"), last], Options(drop_oldest=True), max_prompt_tokens=len(alone.prompt.input_ids))
+    assert (plan.dropped_turns, plan.prompt) == (2, alone.prompt)
+    assert [piece.digest for piece in plan.slices] == [piece.digest for piece in alone.slices]
+
+
 def test_the_oldest_turns_are_dropped_whole_where_that_was_asked_for(processor: Processor) -> None:
     turns = [Message.user(WIDE, "one"), Message.assistant("1"), Message.user(SMALL, "two"), Message.assistant("2"), Message.user(SMALL, "three")]
     fitting = len(processor.plan(turns[2:]).prompt.input_ids)
     plan = processor.plan(turns, Options(drop_oldest=True), max_prompt_tokens=fitting)
     assert (plan.dropped_turns, plan.prompt) == (2, processor.plan(turns[2:]).prompt)
-    assert [item.picture.image.size for item in plan.pictures] == [(300, 200), (300, 200)]
+    assert [item.layout.size for item in plan.pictures] == [(300, 200), (300, 200)]
     with pytest.raises(PromptTooLong):
         processor.plan(turns, max_prompt_tokens=fitting)
     last = len(processor.plan(turns[4:]).prompt.input_ids)
@@ -117,7 +127,7 @@ def test_fewer_than_one_slice_or_frame_is_refused(name: str) -> None:
 def test_a_request_may_see_fewer_frames_and_cut_them_otherwise_than_pictures(processor: Processor, tmp_path: Path) -> None:
     messages = [Message.user(WIDE, film(tmp_path, 9, (900, 500)), "Hm?")]
     plan = processor.plan(messages, Options(max_frames=3, max_frame_slice_nums=1))
-    assert [item.picture.time for item in plan.pictures] == [None, 1, 4, 7]
+    assert [item.time for item in plan.pictures] == [None, 1, 4, 7]
     assert [item.layout.grid for item in plan.pictures] == [(2, 1), None, None, None]
     assert len(processor.plan(messages, Options(max_frames=1000)).pictures) == 1 + 9
 
@@ -146,7 +156,7 @@ def test_a_picture_so_thin_that_it_would_hold_the_encoder_for_minutes_is_refused
     long = Image(PIL.Image.new("RGB", (1, 4000)))
     assert processor.plan([Message.user(long, "?")]).pictures
     longer = Image(PIL.Image.new("RGB", (1, 20_000)))
-    with pytest.raises(ImageError, match=r"A picture of 1 x 20000 pixels is too long and thin: it takes 4,525 patches, and the limit is 2,048"):
+    with pytest.raises(ImageError, match=r"^Picture 1 has 1 x 20000 pixels, too long and thin: it takes 4,525 patches, and the limit is 2,048\.$"):
         processor.plan([Message.user(longer, "?")])
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from pipeline.config import MediaLimits
 from pipeline.errors import VideoError
+from pipeline.media import Picture
 from pipeline.message import Video
 from pipeline.video import load_video, sample_times, video_head
 
@@ -30,11 +31,15 @@ def video(
         stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
         stream.codec_context.time_base = stream.time_base = Fraction(1, 1000)
         for index, time in enumerate(times):
-            shown = av.VideoFrame.from_ndarray(np.full((size[1], size[0], 3), index * 8, np.uint8) if frame is None else frame, "rgb24")
+            shown = av.VideoFrame.from_ndarray(np.full((size[1], size[0], 3), index * 8 % 256, np.uint8) if frame is None else frame, "rgb24")
             shown.pts, shown.time_base = round(time * 1000), Fraction(1, 1000)
             container.mux(stream.encode(shown))
         container.mux(stream.encode())
     return path
+
+
+def loaded(film: Video, limits: MediaLimits) -> list[Picture]:
+    return list(load_video(film, limits))
 
 
 def shade(image: PIL.Image.Image) -> int:
@@ -43,23 +48,23 @@ def shade(image: PIL.Image.Image) -> int:
 
 @pytest.mark.parametrize(("name", "frames"), [("a.mp4", 7), ("b.mp4", 5), ("b.avi", 6), ("world.mp4", 31)])
 def test_every_video_of_the_gradio_package_gives_a_frame_a_second(name: str, frames: int) -> None:
-    pictures = load_video(Video(ASSETS / "videos" / name), LIMITS)
+    pictures = loaded(Video(ASSETS / "videos" / name), LIMITS)
     assert [picture.time for picture in pictures] == list(range(frames))
 
 
 def test_a_video_in_memory_is_the_same_video() -> None:
     path = ASSETS / "videos" / "b.mp4"
-    assert load_video(Video(path.read_bytes()), LIMITS) == load_video(Video(path), LIMITS)
+    assert loaded(Video(path.read_bytes()), LIMITS) == loaded(Video(path), LIMITS)
 
 
 def test_frames_are_those_on_screen_whatever_the_rate(tmp_path: Path) -> None:
     # Nothing new between 0.9 s and 2.5 s: at 1 s and 2 s the frame of 0.9 s is on screen.
-    pictures = load_video(Video(video(tmp_path, [0, 0.5, 0.9, 2.5, 3.0, 3.001, 4.2])), LIMITS)
+    pictures = loaded(Video(video(tmp_path, [0, 0.5, 0.9, 2.5, 3.0, 3.001, 4.2])), LIMITS)
     assert [(picture.time, shade(picture.image)) for picture in pictures] == [(0, 0), (0.9, 2), (0.9, 2), (3.001, 5), (3.001, 5)]
 
 
 def test_times_count_from_the_first_frame(tmp_path: Path) -> None:
-    pictures = load_video(Video(video(tmp_path, [7.0, 7.5, 8.0, 8.9])), LIMITS)
+    pictures = loaded(Video(video(tmp_path, [7.0, 7.5, 8.0, 8.9])), LIMITS)
     assert [(picture.time, shade(picture.image)) for picture in pictures] == [(0, 0), (1.0, 2)]
 
 
@@ -77,15 +82,15 @@ def test_more_seconds_than_frames_are_thinned_evenly_as_officially() -> None:
 def test_limits_are_named_with_the_value_before_anything_is_decoded(tmp_path: Path) -> None:
     clip = video(tmp_path, [0, 1, 2, 3])
     with pytest.raises(VideoError, match=r"^The video is 3 s long; the limit is 2 s\.$"):
-        load_video(Video(clip), MediaLimits(max_video_seconds=2))
+        loaded(Video(clip), MediaLimits(max_video_seconds=2))
     with pytest.raises(VideoError, match=r"^The video has 64 x 48 pixels a frame; the limit is 100 in all\.$"):
-        load_video(Video(clip), MediaLimits(max_video_pixels=100))
+        loaded(Video(clip), MediaLimits(max_video_pixels=100))
     with pytest.raises(VideoError, match=r"^The video has more than 3 frames, which is the limit\.$"):
-        load_video(Video(clip), MediaLimits(max_video_frames=3))
+        loaded(Video(clip), MediaLimits(max_video_frames=3))
     with pytest.raises(
         VideoError, match=r"^With the video the conversation has 12,288 pixels in all its pictures and frames; the limit is 12,287\.$"
     ):
-        load_video(Video(clip), MediaLimits(max_conversation_pixels=12_287))
+        loaded(Video(clip), MediaLimits(max_conversation_pixels=12_287))
 
 
 def test_pixels_are_counted_of_the_frames_that_come_and_not_of_those_that_the_head_promises(tmp_path: Path) -> None:
@@ -94,15 +99,15 @@ def test_pixels_are_counted_of_the_frames_that_come_and_not_of_those_that_the_he
     )
     growing = Video(small + large)
     assert video_head(growing, LIMITS).size == (32, 32)
-    shown = load_video(growing, LIMITS)
+    shown = loaded(growing, LIMITS)
     assert {picture.image.size for picture in shown} == {(32, 32), (320, 240)}
     pixels = sum(picture.image.width * picture.image.height for picture in shown)
-    assert load_video(growing, MediaLimits(max_conversation_pixels=pixels)) == shown
+    assert loaded(growing, MediaLimits(max_conversation_pixels=pixels)) == shown
     with pytest.raises(VideoError, match=rf"the conversation has {pixels:,} pixels in all its pictures and frames; the limit is {pixels - 1:,}\.$"):
-        load_video(growing, MediaLimits(max_conversation_pixels=pixels - 1))
+        loaded(growing, MediaLimits(max_conversation_pixels=pixels - 1))
 
 
-@pytest.mark.parametrize("look", [video_head, load_video])
+@pytest.mark.parametrize("look", [video_head, loaded])
 def test_a_part_of_a_film_without_its_key_frame_is_damaged_and_no_fault_of_ours(tmp_path: Path, look: Callable[..., object]) -> None:
     path = tmp_path / "part.ts"
     with av.open(str(path), "w") as container:
@@ -120,7 +125,7 @@ def test_a_video_that_takes_too_long_to_decode_is_given_up() -> None:
     with pytest.raises(
         VideoError, match=r"^The video takes too long to decode; the limit is 20 s for a picture and 0 s for all files of a conversation\.$"
     ):
-        load_video(Video(ASSETS / "videos" / "b.mp4"), MediaLimits(max_decode_seconds=0))
+        loaded(Video(ASSETS / "videos" / "b.mp4"), MediaLimits(max_decode_seconds=0))
 
 
 def test_what_is_no_video_is_refused(tmp_path: Path) -> None:
@@ -129,9 +134,9 @@ def test_what_is_no_video_is_refused(tmp_path: Path) -> None:
     script.write_text(f"ffconcat version 1.0\nfile {ASSETS / 'videos' / 'b.mp4'}\n")
     for path in (playlist, script, ASSETS / "audio" / "cantina.wav", ASSETS / "images" / "lion.jpg"):
         with pytest.raises(VideoError, match=r"^The video cannot be read: the file is damaged or in an unsupported format\.$"):
-            load_video(Video(path), LIMITS)
+            loaded(Video(path), LIMITS)
     with pytest.raises(VideoError):
-        load_video(Video((ASSETS / "videos" / "b.mp4").read_bytes()[:9000]), LIMITS)
+        loaded(Video((ASSETS / "videos" / "b.mp4").read_bytes()[:9000]), LIMITS)
 
 
 def test_a_film_without_a_picture_track_is_refused(tmp_path: Path) -> None:
@@ -143,7 +148,7 @@ def test_a_film_without_a_picture_track_is_refused(tmp_path: Path) -> None:
         container.mux(stream.encode(frame))
         container.mux(stream.encode())
     with pytest.raises(VideoError, match=r"^The video has no picture track\.$"):
-        load_video(Video(path), LIMITS)
+        loaded(Video(path), LIMITS)
 
 
 def box(data: bytes, kind: bytes) -> int:
@@ -164,7 +169,7 @@ def test_a_video_is_turned_as_the_camera_was_held(tmp_path: Path, turn: tuple[in
     marked[:16, :16] = 255
     path = video(tmp_path, [0], frame=marked)
     a, b, c, d = (value * 0x10000 for value in turn)
-    (picture,) = load_video(Video(patched(path, b"tkhd", 40, struct.pack(">iiiiii", a, b, 0, c, d, 0))), LIMITS)
+    (picture,) = loaded(Video(patched(path, b"tkhd", 40, struct.pack(">iiiiii", a, b, 0, c, d, 0))), LIMITS)
     assert picture.image.size == ((64, 48) if turn[0] else (48, 64))
     at = tuple(side - 5 if end else 4 for side, end in zip(picture.image.size, corner, strict=True))
     assert min(picture.image.getpixel(at)) > 200
@@ -173,7 +178,7 @@ def test_a_video_is_turned_as_the_camera_was_held(tmp_path: Path, turn: tuple[in
 
 def test_an_odd_turn_is_none(tmp_path: Path) -> None:
     matrix = struct.pack(">iiiiii", 46341, 46341, 0, -46341, 46341, 0)
-    (picture,) = load_video(Video(patched(video(tmp_path, [0]), b"tkhd", 40, matrix)), LIMITS)
+    (picture,) = loaded(Video(patched(video(tmp_path, [0]), b"tkhd", 40, matrix)), LIMITS)
     assert picture.image.size == (64, 48)
 
 
@@ -181,21 +186,21 @@ def test_no_header_is_believed_about_the_length(tmp_path: Path) -> None:
     path = video(tmp_path, [0, 1, 2])
     for seconds in (0, 36_000):
         lying = patched(path, b"mvhd", 16, struct.pack(">I", 1000 * seconds))
-        assert [picture.time for picture in load_video(Video(lying), LIMITS)] == [0, 1, 2]
+        assert [picture.time for picture in loaded(Video(lying), LIMITS)] == [0, 1, 2]
 
 
 def test_hours_are_refused_and_so_is_a_frame_of_8k(tmp_path: Path) -> None:
     with pytest.raises(VideoError, match=r"^The video is 36000 s long; the limit is 600 s\.$"):
-        load_video(Video(video(tmp_path, [0, 36_000])), LIMITS)
+        loaded(Video(video(tmp_path, [0, 36_000])), LIMITS)
     large = video(tmp_path, [0], size=(7680, 4320))
     with pytest.raises(VideoError, match=r"^The video has 7680 x 4320 pixels a frame; the limit is 9,437,184 in all\.$"):
-        load_video(Video(large), LIMITS)
+        loaded(Video(large), LIMITS)
 
 
 def test_frames_that_are_larger_than_their_header_says_are_refused(tmp_path: Path) -> None:
     small, large = video(tmp_path, [0, 1, 2]).read_bytes(), video(tmp_path, [0, 1, 2], size=(640, 480)).read_bytes()
     with pytest.raises(VideoError, match="640 x 480"):
-        load_video(Video(patched(tmp_path / "v.mp4", b"mp4v", 24, struct.pack(">HH", 64, 48))), MediaLimits(max_video_pixels=4000))
+        loaded(Video(patched(tmp_path / "v.mp4", b"mp4v", 24, struct.pack(">HH", 64, 48))), MediaLimits(max_video_pixels=4000))
     assert len(small) < len(large)
 
 
@@ -203,7 +208,7 @@ def test_a_recording_that_was_never_finished_has_no_length_and_is_read(tmp_path:
     path = video(tmp_path, [0, 0.5, 1, 1.5, 2], name="live.mkv", options={"live": "1"})
     with av.open(str(path)) as container:
         assert container.duration is None
-    assert [picture.time for picture in load_video(Video(path), LIMITS)] == [0, 1, 2]
+    assert [picture.time for picture in loaded(Video(path), LIMITS)] == [0, 1, 2]
 
 
 def test_the_cover_of_a_song_is_no_film(tmp_path: Path) -> None:
@@ -219,7 +224,7 @@ def test_the_cover_of_a_song_is_no_film(tmp_path: Path) -> None:
         container.mux(sound.encode(frame))
         container.mux(sound.encode())
     with pytest.raises(VideoError, match=r"^The video has no picture track\.$"):
-        load_video(Video(path), LIMITS)
+        loaded(Video(path), LIMITS)
 
 
 def test_what_a_video_says_about_another_file_is_not_followed(tmp_path: Path) -> None:
@@ -238,4 +243,4 @@ def test_what_a_video_says_about_another_file_is_not_followed(tmp_path: Path) ->
     size = struct.unpack(">I", moved[mdat : mdat + 4])[0]
     del moved[mdat : mdat + size]
     with pytest.raises(VideoError):
-        load_video(Video(bytes(moved)), LIMITS)
+        loaded(Video(bytes(moved)), LIMITS)

@@ -57,7 +57,7 @@ def sheet(plan: Plan) -> PIL.Image.Image | None:
     for start, row, height in zip(range(0, len(tiles), columns), rows, heights, strict=True):
         for column, (item, tile) in enumerate(zip(plan.pictures[start:], row, strict=False)):
             left = _GAP + column * (side + _GAP)
-            number += item.picture.time is None
+            number += item.time is None
             canvas.text((left, top), _caption(item, number), fill=_INK, font=font)
             drawn.paste(tile, (left, top + _CAPTION))
         top += height
@@ -65,8 +65,8 @@ def sheet(plan: Plan) -> PIL.Image.Image | None:
 
 
 def _tile(item: PlannedPicture, side: int) -> PIL.Image.Image:
-    """A small copy, with lines where it was cut."""
-    tile = item.picture.image.copy()
+    """A small copy of the overview, with lines where the picture was cut."""
+    tile = PIL.Image.fromarray(item.slices[0].pixels)
     tile.thumbnail((side, side))
     columns, rows = item.layout.grid or (1, 1)
     canvas = ImageDraw.Draw(tile)
@@ -82,8 +82,8 @@ def _tile(item: PlannedPicture, side: int) -> PIL.Image.Image:
 
 def _caption(item: PlannedPicture, number: int) -> str:
     """The time of a frame; the number of a picture as people count them, and its grid."""
-    if item.picture.time is not None:
-        return clock(item.picture.time)
+    if item.time is not None:
+        return clock(item.time)
     columns, rows = item.layout.grid or (1, 1)
     return f"{number}: {columns} x {rows}" if item.layout.grid else str(number)
 

@@ -12,7 +12,7 @@ from pipeline.engine.compiled import Embedder, Logits
 from pipeline.engine.job import Job
 from pipeline.engine.model_runner import BLOCK_SIZE, ModelRunner, Rows
 from pipeline.engine.prompt_lookup import looked_up
-from pipeline.engine.request import Event, Failed, Finished, FinishReason, Progress, Request, Stats, Ticket, Tokens
+from pipeline.engine.request import Event, Failed, Finished, FinishReason, Progress, Request, Stats, Ticket, Tokens, check_memory
 from pipeline.engine.sampler import next_tokens
 from pipeline.engine.scheduler import Scheduler, Step
 from pipeline.engine.sequence import Group
@@ -53,7 +53,7 @@ class Engine:
         """Queue a request; its events are published from whatever thread they arise in, a `Finished` or `Failed` last.
 
         Raises:
-            Overloaded: `max_waiting` requests wait already.
+            Overloaded: `max_waiting` requests wait already, or there is no memory for further pictures.
             PromptTooLong: the prompt takes more than the memory for keys and values holds.
             EngineDead: the engine was closed, or could not be started again after a failure.
         """
@@ -66,10 +66,12 @@ class Engine:
             if self._closed:
                 raise EngineDead(self._why_closed)
             # The engine's thread adds and removes jobs meanwhile; copying them is one step of the interpreter.
-            ahead = sum(not other.ticket.cancelled.is_set() for other in (*self._arrived, *tuple(self._jobs.values())))
-            waiting, limit = ahead - self._engine.max_running, self._engine.max_waiting
+            others = [other.ticket for other in (*self._arrived, *tuple(self._jobs.values()))]
+            ahead, limit = sum(not other.cancelled.is_set() for other in others), self._engine.max_waiting
+            waiting = ahead - self._engine.max_running
             if waiting >= limit:
                 raise Overloaded(f"The queue is full ({waiting} waiting, the limit is {limit}): please try again in a while.")
+            check_memory(request, others, self._engine.max_picture_bytes)
             if waiting >= 0:
                 job.ahead = ahead
                 publish(Progress("queued", 0, ahead))

@@ -1,12 +1,12 @@
 """A `Request` of token ids and slices flows into an engine; `Progress`, `Tokens`, and last one `Finished` or `Failed`, flow out."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal, Self, TypeAlias
 
 from pipeline.config import GenerationConfig
-from pipeline.errors import EngineDead
+from pipeline.errors import EngineDead, Overloaded
 from pipeline.message import Prompt
 from pipeline.preprocess import Slice
 
@@ -22,6 +22,11 @@ class Request:
     prompt: Prompt
     slices: tuple[Slice, ...]
     generation: GenerationConfig
+
+    @property
+    def picture_bytes(self) -> int:
+        """Memory of its slices' pixels."""
+        return sum(piece.pixels.nbytes for piece in self.slices)
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,13 @@ class Ticket:
 
     def cancel(self) -> None:
         self.cancelled.set()
+
+
+def check_memory(request: Request, held: Iterable[Ticket], limit: int) -> None:
+    """Raise `Overloaded` if a request's pictures take more than `limit` bytes together with those of others, who wait or are under way."""
+    size, others = request.picture_bytes, sum(ticket.request.picture_bytes for ticket in held)
+    if size and others and (total := size + others) > limit:
+        raise Overloaded(f"The pictures of all who wait would take {total:,} bytes of memory (the limit is {limit:,}): please try again in a while.")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pipeline.config import EngineConfig, ModelConfig
 from pipeline.engine.compiled import Embedder, Logits
 from pipeline.engine.job import keys as keys_of
-from pipeline.engine.request import Event, Failed, Finished, FinishReason, Progress, Request, Stats, Ticket, Tokens
+from pipeline.engine.request import Event, Failed, Finished, FinishReason, Progress, Request, Stats, Ticket, Tokens, check_memory
 from pipeline.engine.sampler import BeamSearch, Choice, TokenSampler, next_tokens
 from pipeline.engine.sequence import Key
 from pipeline.engine.stateful_runner import StatefulRunner
@@ -54,7 +54,7 @@ class StatefulEngine:
         """Queue a request; its events are published from whatever thread they arise in, a `Finished` or `Failed` last.
 
         Raises:
-            Overloaded: `max_waiting` requests wait already.
+            Overloaded: `max_waiting` requests wait already, or there is no memory for further pictures.
             EngineDead: the engine was closed.
         """
         ticket = Ticket(request, publish, threading.Event())
@@ -62,9 +62,11 @@ class StatefulEngine:
             if self._closed:
                 raise EngineDead(self._why_closed)
             self._drop_cancelled()
-            ahead = len(self._waiting) + (self._running is not None)
+            others = [*self._waiting, *([self._running] if self._running else [])]
+            ahead = len(others)
             if ahead > self._engine.max_waiting:
                 raise Overloaded(f"The queue is full ({ahead - 1} waiting, the limit is {self._engine.max_waiting}): please try again in a while.")
+            check_memory(request, others, self._engine.max_picture_bytes)
             if ahead:
                 publish(Progress("queued", 0, ahead))
             self._waiting.append(ticket)

@@ -56,7 +56,7 @@ async def test_another_checkpoint_is_answered_as_its_own_modules_answer(
     model = modules_of(folder)
     with Assistant(tmp_path / "ir", EngineConfig(device="CPU")) as assistant, torch.inference_mode():
         plan = assistant.processor.plan(messages)
-        slices = assistant.processor.slices(plan)
+        slices = plan.slices
         grids = [item.layout.grid for item in plan.pictures]
         assert grids == [(2, 1), (2, 2), None, (1, 3)], "at most four slices, as this checkpoint says"
         assert {end - start for start, end in plan.prompt.image_bound} == {9}

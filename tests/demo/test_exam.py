@@ -49,7 +49,7 @@ def test_every_conversation_is_one_the_pipeline_accepts(questions: list[Question
 
 def test_a_video_file_shows_the_drawn_frames_a_second_apart() -> None:
     frames = episode(4, "test", "video").turns[0].media[0].frames
-    pictures = load_video(video_file(frames), MediaLimits())
+    pictures = list(load_video(video_file(frames), MediaLimits()))
     assert [picture.time for picture in pictures] == [float(second) for second in range(len(frames))]
     for picture, frame in zip(pictures, frames, strict=True):
         width, height = picture.image.size

@@ -91,7 +91,7 @@ class Asker:
 
     def request(self, *messages: Message, generation: GenerationConfig = GREEDY) -> Request:
         plan = self.processor.plan(messages, Options())
-        return Request(plan.prompt, tuple(self.processor.slices(plan)), generation)
+        return Request(plan.prompt, plan.slices, generation)
 
     def submit(self, request: Request, on_event: Watch = lambda _: None) -> Recorder:
         recorder = Recorder(on_event)

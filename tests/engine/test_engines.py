@@ -126,6 +126,32 @@ def test_a_full_queue_refuses_with_its_length_and_cancelled_places_are_free_agai
     assert recorders[1].outcome().token_ids == recorders[2].outcome().token_ids
 
 
+def test_pictures_for_which_there_is_no_memory_beside_those_of_others_are_refused_and_words_are_not(
+    asker: Asker, image: Callable[[str], Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def limit(size: int) -> None:
+        monkeypatch.setattr(asker.engine, "_engine", dataclasses.replace(ENGINE, max_picture_bytes=size))
+
+    request = asker.request(Message.user(image("b_900x500"), "first"))
+    size = 3 * 14**2 * sum(rows * columns for piece in request.slices for rows, columns in [piece.tgt_size])
+    limit(size - 1)
+    hold = Hold(Progress)
+    first = asker.submit(request, hold)  # nobody is before it
+    assert hold.reached.wait(60)
+    limit(2 * size - 1)
+    sentence = (
+        rf"^The pictures of all who wait would take {2 * size:,} bytes of memory \(the limit is {2 * size - 1:,}\): please try again in a while\.$"
+    )
+    with pytest.raises(Overloaded, match=sentence):
+        asker.submit(request)
+    words = asker.submit(asker.request(Message.user("more")))
+    limit(2 * size)
+    second = asker.submit(request)
+    hold.released.set()
+    assert [recorder.outcome().reason for recorder in (first, words, second)] == ["length"] * 3
+    assert second.outcome().token_ids == first.outcome().token_ids
+
+
 def test_who_waits_hears_of_each_place_that_they_move_up(asker: Asker) -> None:
     hold = Hold(Tokens)
     first = asker.submit(asker.request(Message.user("Hi")), hold)

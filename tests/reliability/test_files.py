@@ -13,16 +13,17 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from pipeline.config import MediaLimits
+from pipeline.config import MediaLimits, SliceConfig
+from pipeline.cutting import CutPicture, Cutting
 from pipeline.decoder import Decoder
 from pipeline.decoder_program import GRACE_SECONDS
 from pipeline.errors import InputError
-from pipeline.media import Picture
 from pipeline.message import Image, Video
 from tests.reliability import hostile
 
 FILES, SEED = int(os.environ.get("FUZZ_FILES", "500")), int(os.environ.get("FUZZ_SEED", "0"))
 LIMITS = MediaLimits(max_decode_bytes=600_000_000, max_image_pixels=30_000_000, max_decode_seconds=60)
+CUTTING = Cutting(SliceConfig(), 9, None, LIMITS.max_slice_patches)
 # What every process has before it decodes anything: the interpreter and the libraries.
 BASE_BYTES = 150_000_000
 
@@ -36,12 +37,12 @@ class Tally:
         self.slowest_s = 0.0
         self.latest_s = 0.0
 
-    def read(self, item: Image | Video) -> list[Picture] | str | None:
+    def read(self, item: Image | Video) -> list[CutPicture] | str | None:
         """The pictures, the sentence of a refusal, or None when neither came."""
         started = time.perf_counter()
         self.counts["files"] += 1
         try:
-            pictures, _ = self.decoder.load(item, LIMITS, "It")
+            pictures, _ = self.decoder.load(item, CUTTING, LIMITS, "It")
         except InputError as refusal:
             self.counts["refused"] += 1
             self.counts["crashed"] += "crashed" in str(refusal)
@@ -72,7 +73,7 @@ def tally() -> Iterator[Tally]:
         yield Tally(decoder)
 
 
-def check(outcome: list[Picture] | str | None) -> None:
+def check(outcome: list[CutPicture] | str | None) -> None:
     assert outcome is not None, "neither pictures nor a sentence"
     if isinstance(outcome, str):
         assert outcome.startswith("It ")
@@ -81,8 +82,13 @@ def check(outcome: list[Picture] | str | None) -> None:
     else:
         assert outcome
         for picture in outcome:
-            assert picture.image.mode == "RGB"
-            assert 0 < picture.image.width * picture.image.height <= LIMITS.max_image_pixels
+            width, height = picture.size
+            assert 0 < width * height <= LIMITS.max_image_pixels
+            assert 0 < len(picture.slices) <= 10
+            for piece in picture.slices:
+                rows, columns = piece.tgt_size
+                assert piece.pixels.shape == (14 * rows, 14 * columns, 3)
+                assert rows * columns <= LIMITS.max_slice_patches
 
 
 def read_all(tally: Tally, corpus: Mapping[str, bytes], kind: type[Image] | type[Video], files: int) -> None:

@@ -80,7 +80,7 @@ def load_all(files: Files, cutting: Cutting, limits: MediaLimits, reader: Reader
         if slices > limits.max_conversation_slices:
             raise error_for(type(item))(
                 f"With {name[0].lower()}{name[1:]} the conversation has {slices:,} slices of pictures and frames; "
-                f"the limit is {limits.max_conversation_slices:,}. Please start a new one."
+                f"the limit is {limits.max_conversation_slices:,}: send fewer, or start a new conversation."
             )
     return loaded
 

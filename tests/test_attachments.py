@@ -61,7 +61,7 @@ def test_slices_are_counted_over_all_pictures_of_a_conversation() -> None:
     slices = sum(len(picture.slices) for pictures in load_all(files, cutting, LIMITS, InProcess()) for picture in pictures)
     assert slices == 1 + 3 + 1
     assert len(load_all(files, cutting, MediaLimits(max_conversation_slices=slices), InProcess())) == 3
-    sentence = r"^With picture 3 the conversation has 5 slices of pictures and frames; the limit is 4\. Please start a new one\.$"
+    sentence = r"^With picture 3 the conversation has 5 slices of pictures and frames; the limit is 4: send fewer, or start a new conversation\.$"
     with pytest.raises(ImageError, match=sentence):
         load_all(files, cutting, MediaLimits(max_conversation_slices=slices - 1), InProcess())
 

@@ -109,7 +109,9 @@ def test_the_largest_conversations_at_once_are_read_within_what_their_slices_tak
     assert found["slices"] == 64 * THREADS + 10 * FEW_PICTURES
     assert found["peak_growth_mib"] < 400
     assert found["of_tiny_films_mib"] * 2**20 < THREADS * LARGEST_SLICES * 3 * 448**2 * 1.2
-    assert found["tiny_films"] == ["With video 9 the conversation has 576 slices of pictures and frames; the limit is 512. Please start a new one."]
+    assert found["tiny_films"] == [
+        "With video 9 the conversation has 576 slices of pictures and frames; the limit is 512: send fewer, or start a new conversation."
+    ]
 
 
 def test_the_worst_of_everything_at_once_fits_into_a_small_machine() -> None:

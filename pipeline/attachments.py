@@ -24,8 +24,8 @@ class Reader(Protocol):
         """Decode it, and cut each picture as it comes. `used` is what the files before it took; setting `cancelled` ends the waiting, with a
         `PipelineError`."""
 
-    def head(self, item: Image | Video, limits: MediaLimits, name: str) -> Head:
-        """What is known of it before anything is decoded."""
+    def head(self, item: Image | Video, limits: MediaLimits, name: str, used: Used) -> Head:
+        """What is known of it before anything is decoded. `used` is what the heads before it took."""
 
 
 class InProcess:
@@ -38,7 +38,7 @@ class InProcess:
         with closing(load_video(item, limits, name, used)) as frames:
             return list(cutting.frames(frames, name)), clock() - started
 
-    def head(self, item: Image | Video, limits: MediaLimits, name: str) -> Head:
+    def head(self, item: Image | Video, limits: MediaLimits, name: str, used: Used) -> Head:  # noqa: ARG002
         return image_head(item, limits, name) if isinstance(item, Image) else video_head(item, limits, name)
 
 

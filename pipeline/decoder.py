@@ -18,19 +18,21 @@ from pipeline.media import Head, Used, decode_seconds, error_for, opened, out_of
 from pipeline.message import Image, Video
 from pipeline.still import image_head, load_image
 
-# Each takes memory, and there are not more processors than this to be had for long.
-MAX_PROCESSES = 4
+# Decoding files at a time: as many as threads have files read for answers. Each takes memory.
+MAX_DECODING = 3
+# And reading heads, for which nobody's decoding waits, nor they for it.
+MAX_HEADS = 1
 
 
 class Decoder:
-    """Reads files in other processes, up to `MAX_PROCESSES` at a time; each is started when it is needed and kept for the next file.
+    """Reads files in a few other processes at a time; each is started when it is needed and kept for the next file.
 
     Use it as a context manager, or call `close`.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._room = threading.BoundedSemaphore(MAX_PROCESSES)
+        self._room, self._head_room = threading.BoundedSemaphore(MAX_DECODING), threading.BoundedSemaphore(MAX_HEADS)
         self._closed = False
         self._busy: set[Process] = set()
         self._idle: list[Process] = []
@@ -80,11 +82,11 @@ class Decoder:
         found, seconds = self._read(item, cutting, limits, name, used, cancelled)
         return [one for one in found if isinstance(one, CutPicture)], seconds
 
-    def head(self, item: Image | Video, limits: MediaLimits, name: str) -> Head:
+    def head(self, item: Image | Video, limits: MediaLimits, name: str, used: Used | None = None) -> Head:
         """Read the head of a file as `image_head` and `video_head` do; raises as `load` does."""
         if isinstance(item, Image) and isinstance(item.source, PIL.Image.Image):
             return image_head(item, limits, name)
-        found, _ = self._read(item, None, limits, name, Used(), None)
+        found, _ = self._read(item, None, limits, name, used or Used(), None)
         return next(one for one in found if isinstance(one, Head))
 
     def _read(
@@ -101,7 +103,7 @@ class Decoder:
             if clock() > give_up:
                 raise error_for(type(item))(out_of_time(name, limits))
 
-        with opened(item, limits, name) as file, self._process(check) as process:
+        with opened(item, limits, name) as file, self._process(self._head_room if cutting is None else self._room, check) as process:
             started, begun = clock(), True
             give_up = started + decode_seconds(cutting is None or isinstance(item, Image), limits, used)
             process.ask(encode_request(item, cutting, name, limits, used), file)
@@ -119,15 +121,15 @@ class Decoder:
             raise PipelineError(f"{name} was not read: the decoder {'was shut down' if self._closed else 'failed'}.")
 
     @contextmanager
-    def _process(self, check: Callable[[], None]) -> Iterator[Process]:
+    def _process(self, room: threading.Semaphore, check: Callable[[], None]) -> Iterator[Process]:
         """One for a single caller, who gives it back as it was or not at all; `check` is called while there is no room and may raise."""
-        while not self._room.acquire(timeout=TICK_MS / 1000):
+        while not room.acquire(timeout=TICK_MS / 1000):
             check()
         try:
             with self._taken() as process:
                 yield process
         finally:
-            self._room.release()
+            room.release()
 
     @contextmanager
     def _taken(self) -> Iterator[Process]:

@@ -12,7 +12,7 @@ from pipeline.attachments import Files, InProcess, Reader, excess, in_part, load
 from pipeline.config import MediaLimits, ModelConfig
 from pipeline.cutting import CutPicture, Cutting
 from pipeline.errors import InputError, PromptTooLong
-from pipeline.media import Head
+from pipeline.media import Head, Used
 from pipeline.message import Image, Message, Placeholder, Prompt, Text, Video, build_prompt, check_turns
 from pipeline.preprocess import Layout, Slice
 from pipeline.tokenizer import Tokenizer
@@ -135,13 +135,14 @@ class Processor:
         if too_much := self._excess(messages, named(messages), options or Options(), max_prompt_tokens):
             raise InputError(too_much)
 
-    def head(self, item: Image | Video, name: str) -> Head:
-        """What the head of a file says: all that an outline needs to know of it. `name` is what an error calls it.
+    def head(self, item: Image | Video, name: str, used: Used | None = None) -> Head:
+        """What the head of a file says: all that an outline needs to know of it. `name` is what an error calls it, and `used` is what the heads of
+        the files before it took.
 
         Raises:
             ImageError, VideoError: it cannot be used.
         """
-        return self._reader.head(item, self._limits, name)
+        return self._reader.head(item, self._limits, name, used or Used())
 
     def outline(self, messages: Sequence[Message], heads: Sequence[Head], options: Options | None = None) -> Outline:
         """What `plan` would make of a conversation whose files have these heads; nothing is decoded.

@@ -22,7 +22,7 @@ from pipeline import decoder as room
 from pipeline.attachments import load_all
 from pipeline.config import MediaLimits, SliceConfig
 from pipeline.cutting import CutPicture, Cutting
-from pipeline.decoder import MAX_PROCESSES, Decoder
+from pipeline.decoder import MAX_DECODING, MAX_HEADS, Decoder
 from pipeline.errors import ImageError, InputError, Overloaded, PipelineError, VideoError
 from pipeline.media import Head, Used
 from pipeline.message import Image, Message, Video
@@ -248,19 +248,19 @@ def test_there_are_never_more_processes_than_stated_and_who_waits_for_one_may_le
             evil.load(Image(b"hang"), CUTTING, LIMITS, "It", cancelled=cancelled)
         outcomes.append(str(caught.value))
 
-    stuck = [threading.Thread(target=wait, args=(hold,)) for _ in range(MAX_PROCESSES)]
+    stuck = [threading.Thread(target=wait, args=(hold,)) for _ in range(MAX_DECODING)]
     for thread in stuck:
         thread.start()
-    while len(evil._busy) < MAX_PROCESSES:
+    while len(evil._busy) < MAX_DECODING:
         assert all(thread.is_alive() for thread in stuck)
     leave.set()
     wait(leave)
     assert outcomes == ["It is not wanted any more."]
-    assert len(evil._busy) == MAX_PROCESSES
+    assert len(evil._busy) == MAX_DECODING
     hold.set()
     for thread in stuck:
         thread.join(60)
-    assert len(outcomes) == MAX_PROCESSES + 1
+    assert len(outcomes) == MAX_DECODING + 1
 
 
 def test_who_waits_for_a_process_too_long_is_not_told_that_the_file_was_at_fault(evil: Decoder) -> None:
@@ -270,10 +270,10 @@ def test_who_waits_for_a_process_too_long_is_not_told_that_the_file_was_at_fault
         with pytest.raises(PipelineError):
             evil.load(Image(b"hang"), CUTTING, LIMITS, "It", cancelled=hold)
 
-    stuck = [threading.Thread(target=wait) for _ in range(MAX_PROCESSES)]
+    stuck = [threading.Thread(target=wait) for _ in range(MAX_DECODING)]
     for thread in stuck:
         thread.start()
-    while len(evil._busy) < MAX_PROCESSES:
+    while len(evil._busy) < MAX_DECODING:
         assert all(thread.is_alive() for thread in stuck)
     short = dataclasses.replace(LIMITS, max_decode_seconds=0.1)
     for limits, used in ((short, Used()), (LIMITS, Used(waited=LIMITS.max_decode_seconds))):  # the files of a conversation share their patience
@@ -302,8 +302,8 @@ def test_a_file_may_be_decoded_as_long_as_if_its_conversation_had_not_waited_for
             evil.load(Image(b"hang"), CUTTING, LIMITS, "It")
 
     with ThreadPoolExecutor() as others, ThreadPoolExecutor(1, "waiting") as own:
-        stuck = [others.submit(hang) for _ in range(MAX_PROCESSES)]
-        while len(evil._busy) < MAX_PROCESSES:
+        stuck = [others.submit(hang) for _ in range(MAX_DECODING)]
+        while len(evil._busy) < MAX_DECODING:
             assert not any(one.done() for one in stuck)
         waiting = own.submit(load_all, files, CUTTING, LIMITS, evil)
         while asked["waiting_0"] < 4:  # it looks for its turn
@@ -318,6 +318,36 @@ def test_a_file_may_be_decoded_as_long_as_if_its_conversation_had_not_waited_for
 def test_the_head_of_any_file_is_read_in_the_time_of_a_picture(evil: Decoder, item: Image | Video) -> None:
     with pytest.raises(InputError, match="takes too long to decode; the limit is 0 s for a picture"):
         evil.head(item, dataclasses.replace(LIMITS, max_picture_seconds=0.1), "It")
+
+
+def test_heads_and_files_do_not_wait_for_each_other(evil: Decoder) -> None:
+    cancelled = threading.Event()
+
+    def decode() -> None:
+        with pytest.raises(PipelineError, match="not wanted any more"):
+            evil.load(Image(b"hang"), CUTTING, LIMITS, "It", cancelled=cancelled)
+
+    def look() -> None:
+        with pytest.raises(InputError, match="takes too long"):
+            evil.head(Image(b"hang"), dataclasses.replace(LIMITS, max_picture_seconds=5), "It")
+
+    with ThreadPoolExecutor() as others:
+        stuck = [others.submit(decode) for _ in range(MAX_DECODING)]
+        while len(evil._busy) < MAX_DECODING:
+            assert not any(one.done() for one in stuck)
+        assert evil.head(Image(LION), LIMITS, "It") == Head((256, 256))
+        cancelled.set()
+        for one in stuck:
+            one.result(60)
+        looking = [others.submit(look) for _ in range(2 * MAX_DECODING)]
+        while not evil._busy:
+            assert not any(one.done() for one in looking)
+        assert evil.load(Image(LION), CUTTING, LIMITS, "It")[0]
+        assert len(evil._busy) == MAX_HEADS
+        assert not all(one.done() for one in looking)
+        evil.close()
+        for one in looking:
+            assert one.exception(60) is None or isinstance(one.exception(60), PipelineError)
 
 
 @pytest.mark.parametrize("item", [Image(b"hogs"), Video(b"hogs")])

@@ -1,9 +1,9 @@
 """A request, read when its turn comes -> what people hear of it, counted: how far the work is, the text so far, and the whole `Answer` last."""
 
-import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
+from functools import partial
 from typing import TypeAlias
 
 import gradio as gr
@@ -74,12 +74,13 @@ async def _deltas(
         async for starting in arrival:
             yield starting
     estimator = estimates.now()
-    loop = asyncio.get_running_loop()
-    options = (await loop.run_in_executor(estimates.threads, estimator.chosen, messages, wanted.candidates))[0] if estimator else wanted.candidates[0]
+    options = wanted.candidates[0]
+    if estimator:
+        options, _ = await estimates.run(messages, partial(estimator.chosen, messages, wanted.candidates))
     async with aclosing(model.stream(messages, wanted.generation, options, on_plan)) as stream:
         async for delta in stream:
             # Before it is told: what follows may be asked at once.
             if isinstance(delta, Answer) and estimator:
                 with suppress(PipelineError):  # a file that went meanwhile spoils no answer
-                    await loop.run_in_executor(estimates.threads, estimator.remember, messages, options)
+                    await estimates.run(messages, partial(estimator.remember, messages, options))
             yield delta

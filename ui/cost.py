@@ -1,17 +1,19 @@
 """A conversation, and the pace of answers so far -> what the next one will cost: slices, tokens, and the seconds until its first words."""
 
+import asyncio
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from time import monotonic as clock
 from typing import Self, TypeVar
 
 import PIL.Image
 
 from pipeline import Assistant, EngineConfig, Image, Message, Options, Processor, Video
-from pipeline.media import Head
+from pipeline.media import Head, Used
 from pipeline.pace import Pace
 from pipeline.preprocess import Layout
 from pipeline.processor import named
@@ -23,7 +25,7 @@ V = TypeVar("V")
 # The time that the most detail may take until the first words, where the choice is left to us. Half a minute is what people wait for while they see
 # that something moves; a photograph in ten slices takes about twice as long on the two cores of a free Space.
 TARGET_SECONDS = 30.0
-_AT_ONCE = 32  # as many as there may be requests
+_AT_ONCE = 32
 _REMEMBERED = 256  # conversations, and heads of files
 
 
@@ -118,10 +120,10 @@ class Estimator:
         return len(self._processor.outline(messages[:-1], self._heads_of(messages[:-1]), options).prompt.input_ids)
 
     def _heads_of(self, messages: Sequence[Message]) -> list[Head]:
-        heads = []
+        heads, started = [], clock()
         for item, called in named(messages):
             name = _name(item)
-            head = self._heads.get(name or "") or self._processor.head(item, called)
+            head = self._heads.get(name or "") or self._processor.head(item, called, Used(seconds=clock() - started))
             heads.append(head)
             if name is not None:
                 with self._lock:
@@ -135,8 +137,9 @@ class Estimates:
     def __init__(self, model: Model) -> None:
         self._model = model
         self._newest: Estimator | None = None
-        # Heads of files may take seconds to read; nobody else's words wait for them.
-        self.threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="estimate")
+        # Heads of files may take seconds to read: nobody's words wait for them, and no answer for those that are only typed at.
+        self._threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="estimate")
+        self._preview = ThreadPoolExecutor(1, thread_name_prefix="preview")
 
     def now(self) -> Estimator | None:
         """None while there is no assistant."""
@@ -145,6 +148,11 @@ class Estimates:
         if self._newest is None or not self._newest.is_of(assistant):
             self._newest = Estimator.of(assistant)
         return self._newest
+
+    async def run(self, messages: Sequence[Message], work: Callable[[], V], *, preview: bool = False) -> V:
+        """What `work` with these messages gives, and raises, in a thread beside the event loop; a preview is of what may never be sent."""
+        of_files = self._preview if preview else self._threads
+        return await asyncio.get_running_loop().run_in_executor(of_files if _media(messages) else None, work)
 
 
 def _media(messages: Sequence[Message]) -> list[Image | Video]:

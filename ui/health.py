@@ -17,13 +17,14 @@ def routes(page: gr.Blocks, model: Model) -> list[Route]:
     queue = Gauge("page_waiting", "Requests that are not with the engine yet, because many are.", registry=registry)
     queue.set_function(lambda: len(page._queue))
 
-    def healthz(_: Request) -> Response:
+    # In the event loop: threads may be taken, and the state is asked for just then.
+    async def healthz(_: Request) -> Response:
         state = model.state
         if state == Ready():
             return JSONResponse({"status": "ready"})
         return JSONResponse({"status": "starting" if isinstance(state, Starting) else "degraded", "reason": state_line(state)}, 503)
 
-    def metrics(request: Request) -> Response:
+    async def metrics(request: Request) -> Response:
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
         return Response(encode(registry), headers={"content-type": content_type})
 

@@ -1,8 +1,9 @@
 """A visitor's message and history -> what the chat shows of its answer, item by item; and what a message will cost, before it is sent."""
 
 import html
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import Any, TypeAlias
 
 import gradio as gr
@@ -112,10 +113,10 @@ def _below(answer: Answer, sheets: Sequence[PIL.Image.Image], language: Language
     return [*below, aside(took, SEEN)] if took else below
 
 
-def pricer(estimates: Estimates) -> Callable[..., str]:
+def pricer(estimates: Estimates) -> Callable[..., Awaitable[str]]:
     """The function behind the line below the message box."""
 
-    def price(
+    async def price(
         message: dict[str, Any] | None,
         history: list[dict[str, Any]],
         detail: str,
@@ -129,7 +130,8 @@ def pricer(estimates: Estimates) -> Callable[..., str]:
             return ""
         try:
             wanted = settings(detail=detail, frames=frames, system_prompt=system_prompt)
-            _, expected = estimator.chosen(normalise(message, [*shots, *history]), wanted.candidates)
+            messages = normalise(message, [*shots, *history])
+            _, expected = await estimates.run(messages, partial(estimator.chosen, messages, wanted.candidates), preview=True)
         except PipelineError as error:
             return html.escape(str(error))
         return cost(expected, visitor or "en")

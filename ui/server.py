@@ -5,11 +5,13 @@ import logging
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
+from anyio.to_thread import current_default_thread_limiter
 from fastapi import Depends
 from gradio import route_utils
 from starlette.middleware import Middleware
@@ -40,6 +42,9 @@ img[hidden] { display: none !important; }
 """
 # Whose conversations are remembered, the latest ones; each takes 90 kB before anything is said.
 MAX_SESSIONS = 1000
+# For whatever of Gradio's is not asynchronous, its pages among it; a call over MCP keeps one until its answer ends, and of those as many may be under
+# way as there are places with the engine and in the queue.
+MAX_THREADS = 200
 #: Endpoints that agents are offered over MCP.
 TOOLS = ("/ask",)
 
@@ -57,6 +62,18 @@ def _silently() -> Iterator[None]:
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
         warnings.filterwarnings("ignore", "This MCP server includes a tool that has a gr.State input")
         yield
+
+
+def _serving(page: gr.Blocks) -> Callable[[Any], AbstractAsyncContextManager[None]]:
+    """What holds while the page is served."""
+
+    @asynccontextmanager
+    async def lifespan(app: Any) -> AsyncIterator[None]:
+        current_default_thread_limiter().total_tokens = MAX_THREADS
+        async with deleting(page)(app):
+            yield
+
+    return lifespan
 
 
 def launch(page: gr.Blocks, host: str, port: int, routes: Sequence[Route]) -> str:
@@ -85,7 +102,7 @@ def launch(page: gr.Blocks, host: str, port: int, routes: Sequence[Route]) -> st
             app_kwargs={
                 "routes": list(routes),
                 "middleware": [Middleware(Doors)],
-                "lifespan": deleting(page),
+                "lifespan": _serving(page),
                 "dependencies": [Depends(short_session), Depends(place_in_the_queue)],
             },
         )

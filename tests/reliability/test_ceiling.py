@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.config import EngineConfig, MediaLimits
 from pipeline.cutting import MANY_FRAMES
-from pipeline.decoder import MAX_PROCESSES
+from pipeline.decoder import MAX_DECODING, MAX_HEADS
 from pipeline.decoder_program import HEAD_BYTES
 from pipeline.readers import FEW_PICTURES, THREADS
 from tests.process import ROOT
@@ -124,7 +124,7 @@ def test_the_worst_of_everything_at_once_fits_into_a_small_machine() -> None:
         "embeds": (engine.max_running * engine.max_prompt_tokens * HIDDEN_SIZE * 4 + engine.vision_cache_bytes) / GIB,
         "waiting": engine.max_picture_bytes / GIB,
         "reading": (THREADS * LARGEST_SLICES + 10 * FEW_PICTURES) * limits.max_slice_patches * 3 * 14**2 / GIB,
-        "decoding": ((THREADS + 1) * limits.max_decode_bytes + (MAX_PROCESSES - THREADS - 1) * HEAD_BYTES) / GIB,
+        "decoding": (MAX_DECODING * limits.max_decode_bytes + MAX_HEADS * HEAD_BYTES) / GIB,
     }
     print(json.dumps({"R10 worst": {**{name: round(value, 2) for name, value in gib.items()}, "sum_gib": round(sum(gib.values()), 2)}}))
     assert sum(gib.values()) < CEILING_MIB / 1024

@@ -357,3 +357,34 @@ def test_the_documented_names_are_those_of_the_endpoint(address: str) -> None:
     parameters = httpx.get(f"{address}gradio_api/info").json()["named_endpoints"]["/ask"]["parameters"]
     assert [parameter["parameter_name"] for parameter in parameters] == ["images", "video", "question", "history", "settings"]
     assert set(parameters[-1]["type"]["oneOf"][1]["properties"]) == set(ask.Wishes.__annotations__)
+
+
+class Slow(Scripted):
+    """Says nothing until it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__(words("fine"))
+        self.told = threading.Event()
+
+    async def stream(self, *given: Any, **named: Any) -> AsyncGenerator[Delta, None]:
+        await asyncio.to_thread(self.told.wait, 120)
+        async for delta in super().stream(*given, **named):
+            yield delta
+
+
+async def test_as_many_tool_calls_as_may_wait_leave_the_page_as_it_is(tmp_path: Path) -> None:
+    """Each keeps a thread of Gradio's until its answer ends, and so many were all that there were, for everything."""
+    assistant = Slow()
+    with served(assistant, tmp_path) as address:
+
+        async def ask_all(session: ClientSession) -> list[CallToolResult]:
+            calls = [asyncio.ensure_future(session.call_tool("ask", {"question": "what?"})) for _ in range(45)]
+            async with httpx.AsyncClient(base_url=address, timeout=60) as http:
+                while "page_waiting 29.0" not in (await http.get("metrics")).text:
+                    assert not any(call.done() for call in calls)
+                assert (await http.get("")).status_code == (await http.get("healthz")).status_code == 200
+            assistant.told.set()
+            return await asyncio.gather(*calls)
+
+        results = await _in_a_session(address, ask_all)
+    assert [[content.text for content in result.content] for result in results] == [["fine"]] * 45

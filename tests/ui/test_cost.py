@@ -1,5 +1,8 @@
 """What a message will cost: counted exactly from the heads of files, timed by what answers have taken, less what is known already."""
 
+import asyncio
+import itertools
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -7,8 +10,10 @@ from types import SimpleNamespace
 import PIL.Image
 import pytest
 
+import ui.cost
 from pipeline import Image, ImageError, InputError, Message, Options, Processor, Video
 from pipeline.artifacts import BUNDLED
+from pipeline.media import Head, Used
 from pipeline.pace import Pace
 from tests.serving import VIDEO, StandIn
 from ui.cost import TARGET_SECONDS, Cost, Estimates, Estimator
@@ -137,6 +142,28 @@ def test_auto_takes_less_detail_where_the_most_does_not_fit_the_context(processo
 def test_a_file_that_cannot_be_used_is_refused(estimator: Estimator, tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"^Picture 1 is missing"):
         cost(estimator, [Message.user(Image(str(tmp_path / "gone.png")))])
+
+
+def test_heads_of_all_files_together_are_read_in_the_time_of_a_conversation(
+    estimator: Estimator, processor: Processor, picture: Callable[[str], Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each look at the clock is ten seconds after the one before."""
+    told: list[Used] = []
+    monkeypatch.setattr(ui.cost, "clock", itertools.count(0.0, 10.0).__next__)
+    monkeypatch.setattr(processor, "head", lambda *given: told.append(given[2]) or Head((500, 500)))
+    cost(estimator, [Message.user(picture("red"), picture("green"), picture("blue"), "?")])
+    assert told == [Used(seconds=10.0), Used(seconds=20.0), Used(seconds=30.0)]
+
+
+async def test_words_and_answers_do_not_wait_for_what_is_only_typed_at(picture: Callable[[str], Image]) -> None:
+    estimates, release = Estimates(StandIn()), threading.Event()
+    about, words = [Message.user(picture("red"), "?")], [Message.user("?")]
+    typed = [asyncio.ensure_future(estimates.run(about, lambda: release.wait(60), preview=True)) for _ in range(50)]
+    assert await estimates.run(about, lambda: "answer") == "answer"
+    held = [asyncio.ensure_future(estimates.run(about, lambda: release.wait(60))) for _ in range(50)]
+    assert await estimates.run(words, lambda: "words") == "words"
+    release.set()
+    assert all(await asyncio.gather(*typed, *held))
 
 
 def test_each_assistant_of_a_model_has_an_estimator_of_its_own() -> None:

@@ -180,14 +180,14 @@ async def test_progress_is_told_in_the_visitor_s_language() -> None:
     assert first["metadata"]["title"] == "正在读取提示：25 %"
 
 
-def test_the_price_of_a_message_is_told_before_it_is_sent(heard: Heard) -> None:
+async def test_the_price_of_a_message_is_told_before_it_is_sent(heard: Heard) -> None:
     price = respond.pricer(Estimates(heard))
     asked = {"text": "What is it?", "files": [str(PHOTO)]}
-    assert price({"text": " ", "files": []}, [], "auto", 0, "", [], "en") == ""
-    assert price(None, [], "auto", 0, "", [], None) == ""
-    assert re.fullmatch(r"1 picture, \d+ slices: \d+ tokens.*", price(asked, [], "full", 0, "", [], "en"))
-    assert re.fullmatch(r"1 picture, 1 slice: \d+ tokens.*", price(asked, [], "fast", 0, "", [], "en"))
-    assert price({"text": "", "files": ["/nowhere/<b>.png"]}, [], "fast", 0, "", [], "en") == (
+    assert await price({"text": " ", "files": []}, [], "auto", 0, "", [], "en") == ""
+    assert await price(None, [], "auto", 0, "", [], None) == ""
+    assert re.fullmatch(r"1 picture, \d+ slices: \d+ tokens.*", await price(asked, [], "full", 0, "", [], "en"))
+    assert re.fullmatch(r"1 picture, 1 slice: \d+ tokens.*", await price(asked, [], "fast", 0, "", [], "en"))
+    assert await price({"text": "", "files": ["/nowhere/<b>.png"]}, [], "fast", 0, "", [], "en") == (
         "Picture 1 is missing: there is no such file, or it was deleted meanwhile."
     )
 

@@ -47,7 +47,9 @@ def deleting(page: gr.Blocks) -> Callable[[Any], AbstractAsyncContextManager[Non
         async def go_on() -> None:
             while True:
                 await asyncio.sleep(LOOK_SECONDS)
-                await asyncio.to_thread(drop_old, page, Path(get_upload_folder()), time.time() - KEEP_SECONDS)
+                folder, before = Path(get_upload_folder()), time.time() - KEEP_SECONDS
+                await asyncio.to_thread(drop_old, page, folder, before)
+                await asyncio.to_thread(drop_broken_off, folder, before)
                 forget_idle(page._queue.pending_event_ids_session)
 
         task = asyncio.create_task(go_on())

@@ -41,6 +41,17 @@ def test_an_empty_folder_goes_and_one_that_was_just_made_waits_for_its_file(tmp_
     assert set(tmp_path.iterdir()) == {full, made}
 
 
+def test_what_broke_off_goes_though_nobody_uploads_anything_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken_off, arriving = tmp_path / "tmp1", tmp_path / "tmp2"
+    for path in (broken_off, arriving):
+        path.write_bytes(b"x")
+    os.utime(broken_off, (0, 0))
+    monkeypatch.setattr(uploads, "LOOK_SECONDS", 0.02)
+    with served(Scripted(words("fine")), tmp_path):
+        until(lambda: not broken_off.exists())
+    assert arriving.exists()
+
+
 def test_sessions_that_wait_for_nothing_are_forgotten_and_those_that_wait_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[list[set[str]]] = []
     forget = uploads.forget_idle

@@ -249,6 +249,17 @@ def test_what_is_no_file_in_an_upload_and_long_names_are_refused_before_they_are
     assert alive(http)
 
 
+@pytest.mark.parametrize(("inodes", "free", "status"), [(10**6, 999, 507), (10**6, 1000, 200), (0, 0, 200)], ids=["few", "enough", "no limit"])
+def test_an_upload_needs_inodes_where_a_file_system_counts_them(
+    http: httpx.Client, monkeypatch: pytest.MonkeyPatch, inodes: int, free: int, status: int
+) -> None:
+    disk = os.statvfs_result((4096, 4096, 10**9, 10**9, 10**9, inodes, free, free, 0, 255))
+    monkeypatch.setattr(os, "statvfs", lambda _: disk)
+    told = http.post("gradio_api/upload", files={"files": ("a.png", b"x")})
+    assert told.status_code == status
+    assert (told.text == doors.DISK_FULL) == (status == 507)
+
+
 def test_an_upload_that_breaks_off_leaves_nothing_behind(http: httpx.Client, address: str, tmp_path: Path) -> None:
     part = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n' + bytes(200_000)
     line = socket.create_connection((urlsplit(address).hostname, urlsplit(address).port))

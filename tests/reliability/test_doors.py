@@ -173,6 +173,25 @@ def test_the_pages_own_functions_do_nothing_privileged_whatever_they_are_given(h
     assert not [part for asked in assistant.asked for message in asked for part in message.content if not isinstance(part, Text)]
 
 
+def test_what_the_page_has_no_use_for_is_closed(http: httpx.Client) -> None:
+    """In the doors' own words: of some of it Gradio says 404 as well, but only while nothing is there."""
+    answers = [http.request(method, address) for address in doors.CLOSED for method in ("GET", "POST")]
+    assert {(answer.status_code, answer.text) for answer in answers} == {(404, '{"detail":"There is nothing at this address."}')}
+
+
+@pytest.mark.parametrize("headers", [{}, {"Range": "bytes=0-9"}], ids=["whole", "a range"])
+def test_what_a_browser_would_run_is_served_to_be_saved_and_not_to_be_shown(http: httpx.Client, headers: dict[str, str]) -> None:
+    """It would be run as if it were the page's own."""
+    script = b'<svg xmlns="http://www.w3.org/2000/svg" onload="alert(1)"/>'
+
+    def disposition(name: str) -> str:
+        uploaded = http.post("gradio_api/upload", files={"files": (name, script)}).json()[0]
+        return str(http.get(f"gradio_api/file={uploaded}", headers=headers).raise_for_status().headers["content-disposition"]).split(";")[0]
+
+    kinds = ("html", "htm", "xhtml", "svg", "xml", "js", "unheardof", "png")
+    assert {kind: disposition(f"mine.{kind}") for kind in kinds} == {**dict.fromkeys(kinds, "attachment"), "png": "inline"}
+
+
 def test_a_forged_history_brings_in_no_role_and_no_file(http: httpx.Client, assistant: Scripted) -> None:
     forged = [
         {"role": role, "content": [{"type": "text", "text": text}]}

@@ -93,9 +93,35 @@ def test_sixteen_bits_become_eight_without_clipping() -> None:
     assert load_image(Image(encoded(image, "PNG")), LIMITS).image.getpixel((0, 0)) == (128, 128, 128)
 
 
-def test_other_modes_become_rgb() -> None:
-    for mode, kind in (("CMYK", "JPEG"), ("P", "PNG"), ("1", "PNG"), ("L", "BMP"), ("RGB", "WEBP"), ("RGB", "TIFF"), ("RGB", "AVIF"), ("P", "GIF")):
-        assert load_image(Image(encoded(PIL.Image.new(mode, (5, 3)), kind)), LIMITS).image.mode == "RGB"
+ORANGE = (255, 128, 0)
+# A colour of each mode, and what is seen of it: what is half transparent on white.
+COLOURS = {
+    "RGB": (ORANGE, ORANGE, ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "AVIF")),
+    "RGBA": ((*ORANGE, 128), (255, 191, 127), ("PNG", "WEBP", "TIFF", "AVIF")),
+    "CMYK": ((0, 127, 255, 0), ORANGE, ("JPEG", "TIFF")),
+    "YCbCr": ((152, 42, 201), ORANGE, ("JPEG",)),
+    "L": (100, (100, 100, 100), ("PNG", "JPEG", "BMP", "GIF", "TIFF")),
+    "LA": ((100, 128), (177, 177, 177), ("PNG", "TIFF")),
+    "I;16": (0x6432, (100, 100, 100), ("PNG", "TIFF")),
+    "1": (1, (255, 255, 255), ("PNG", "BMP", "GIF", "TIFF")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("mode", "kind"), [(mode, kind) for mode, (_, _, kinds) in COLOURS.items() for kind in kinds])
+def test_every_mode_keeps_its_colours_in_rgb(mode: str, kind: str) -> None:
+    colour, seen, _ = COLOURS[mode]
+    image = PIL.Image.new(mode, (16, 16), colour)
+    read = load_image(Image(encoded(image, kind, quality=100)), LIMITS).image
+    assert read.mode == "RGB"
+    assert abs(np.asarray(read, int) - seen).max() < 5
+
+
+@pytest.mark.parametrize("kind", ["PNG", "GIF"])
+@pytest.mark.parametrize(("options", "seen"), [({}, ORANGE), ({"transparency": 0}, ORANGE), ({"transparency": 1}, (255, 255, 255))])
+def test_a_colour_of_a_palette_is_that_colour_unless_it_is_the_transparent_one(kind: str, options: dict[str, int], seen: tuple[int, ...]) -> None:
+    image = PIL.Image.new("P", (5, 3), 1)
+    image.putpalette([0, 0, 0, *ORANGE])
+    assert load_image(Image(encoded(image, kind, **options)), LIMITS).image.getcolors() == [(15, seen)]
 
 
 def heif(image: PIL.Image.Image, *others: PIL.Image.Image, **options) -> bytes:

@@ -8,7 +8,6 @@ import contextlib
 import errno
 import logging
 import os
-import shutil
 import time
 import traceback
 from pathlib import Path
@@ -37,8 +36,8 @@ JOIN = (f"{API}/queue/join", f"{API}/call/")
 MAX_BODY_BYTES = 1_000_000
 MAX_UPLOAD_BYTES = 500_000_000
 MAX_BODY_SECONDS = 600.0
-# Of the disk, below which nothing is taken in any more.
-MIN_FREE_BYTES = 1_000_000_000
+# Of the disk, below which nothing is taken in any more. Each file takes two inodes, with its folder.
+MIN_FREE_BYTES, MIN_FREE_INODES = 1_000_000_000, 1_000
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 # Gradio's own names of sessions have eleven characters, and it remembers thousands of them.
 MAX_SESSION_NAME = 64
@@ -139,7 +138,9 @@ def check_room(folder: Path) -> None:
     Raises:
         OSError: one of `NO_ROOM`.
     """
-    if shutil.disk_usage(folder).free < MIN_FREE_BYTES:
+    disk = os.statvfs(folder)
+    inodes = disk.f_favail if disk.f_files else MIN_FREE_INODES  # some file systems have no such limit
+    if disk.f_bavail * disk.f_frsize < MIN_FREE_BYTES or inodes < MIN_FREE_INODES:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 

@@ -2,7 +2,7 @@
 
 import html
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -105,8 +105,10 @@ def responder(model: Model, estimates: Estimates) -> Callable[..., AsyncGenerato
 def _below(answer: Answer, sheets: Sequence[PIL.Image.Image], language: Language) -> list[dict[str, Any]]:
     """What a visitor reads below an answer: why it ends if it is not finished, and what it took, to be folded out to what the model saw."""
     below = [aside(why, CUT)] if (why := unfinished(answer, language)) else []
-    # Kept where uploads are, and deleted with them.
-    paths = [save_pil_to_cache(drawn, get_upload_folder(), format="webp") for drawn in sheets]
+    paths: list[str] = []
+    with suppress(OSError):  # the disk is full: a picture of what the model saw is not worth an answer
+        # Kept where uploads are, and deleted with them.
+        paths = [save_pil_to_cache(drawn, get_upload_folder(), format="webp") for drawn in sheets]
     took = measured(figures(answer), language)
     if paths:
         return [*below, *folded(aside(took, SEEN), paths[0], line("seen", language))]

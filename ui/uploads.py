@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,9 @@ def deleting(page: gr.Blocks) -> Callable[[Any], AbstractAsyncContextManager[Non
         async def go_on() -> None:
             while True:
                 await asyncio.sleep(LOOK_SECONDS)
-                await asyncio.to_thread(drop_old, page, Path(get_upload_folder()), time.time() - KEEP_SECONDS)
+                folder, before = Path(get_upload_folder()), time.time() - KEEP_SECONDS
+                await asyncio.to_thread(drop_old, page, folder, before)
+                await asyncio.to_thread(drop_broken_off, folder, before)
                 forget_idle(page._queue.pending_event_ids_session)
 
         task = asyncio.create_task(go_on())
@@ -64,7 +66,7 @@ def forget_idle(waiting: dict[str, set[str]]) -> None:
 
 
 def drop_old(page: gr.Blocks, folder: Path, before: float) -> None:
-    """Delete every file that was last written `before` that time, but those that the page shows to everybody."""
+    """Delete every file that was last written `before` that time, but those that the page shows to everybody; and every folder empty since then."""
     shown = {Path(path) for block in page.blocks.values() for path in getattr(block, "keep_in_cache", ())}
     for path in folder.glob("*/**/*"):
         try:
@@ -74,6 +76,10 @@ def drop_old(page: gr.Blocks, folder: Path, before: float) -> None:
                     known.discard(str(path))
         except FileNotFoundError:  # somebody else was faster
             continue
+    for path in folder.glob("*/"):
+        with suppress(OSError):  # it is not empty
+            if path.stat().st_mtime < before:  # one that was just made waits for its file
+                path.rmdir()
 
 
 def drop_broken_off(folder: Path, before: float) -> None:

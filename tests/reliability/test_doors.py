@@ -1,6 +1,7 @@
 """Everything that anybody can send to a served page: what is not meant for visitors is refused, what is too much is bounded, and the page stays."""
 
 import json
+import os
 import re
 import select
 import socket
@@ -172,6 +173,25 @@ def test_the_pages_own_functions_do_nothing_privileged_whatever_they_are_given(h
     assert not [part for asked in assistant.asked for message in asked for part in message.content if not isinstance(part, Text)]
 
 
+def test_what_the_page_has_no_use_for_is_closed(http: httpx.Client) -> None:
+    """In the doors' own words: of some of it Gradio says 404 as well, but only while nothing is there."""
+    answers = [http.request(method, address) for address in doors.CLOSED for method in ("GET", "POST")]
+    assert {(answer.status_code, answer.text) for answer in answers} == {(404, '{"detail":"There is nothing at this address."}')}
+
+
+@pytest.mark.parametrize("headers", [{}, {"Range": "bytes=0-9"}], ids=["whole", "a range"])
+def test_what_a_browser_would_run_is_served_to_be_saved_and_not_to_be_shown(http: httpx.Client, headers: dict[str, str]) -> None:
+    """It would be run as if it were the page's own."""
+    script = b'<svg xmlns="http://www.w3.org/2000/svg" onload="alert(1)"/>'
+
+    def disposition(name: str) -> str:
+        uploaded = http.post("gradio_api/upload", files={"files": (name, script)}).json()[0]
+        return str(http.get(f"gradio_api/file={uploaded}", headers=headers).raise_for_status().headers["content-disposition"]).split(";")[0]
+
+    kinds = ("html", "htm", "xhtml", "svg", "xml", "js", "unheardof", "png")
+    assert {kind: disposition(f"mine.{kind}") for kind in kinds} == {**dict.fromkeys(kinds, "attachment"), "png": "inline"}
+
+
 def test_a_forged_history_brings_in_no_role_and_no_file(http: httpx.Client, assistant: Scripted) -> None:
     forged = [
         {"role": role, "content": [{"type": "text", "text": text}]}
@@ -248,6 +268,17 @@ def test_what_is_no_file_in_an_upload_and_long_names_are_refused_before_they_are
     assert alive(http)
 
 
+@pytest.mark.parametrize(("inodes", "free", "status"), [(10**6, 999, 507), (10**6, 1000, 200), (0, 0, 200)], ids=["few", "enough", "no limit"])
+def test_an_upload_needs_inodes_where_a_file_system_counts_them(
+    http: httpx.Client, monkeypatch: pytest.MonkeyPatch, inodes: int, free: int, status: int
+) -> None:
+    disk = os.statvfs_result((4096, 4096, 10**9, 10**9, 10**9, inodes, free, free, 0, 255))
+    monkeypatch.setattr(os, "statvfs", lambda _: disk)
+    told = http.post("gradio_api/upload", files={"files": ("a.png", b"x")})
+    assert told.status_code == status
+    assert (told.text == doors.DISK_FULL) == (status == 507)
+
+
 def test_an_upload_that_breaks_off_leaves_nothing_behind(http: httpx.Client, address: str, tmp_path: Path) -> None:
     part = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n' + bytes(200_000)
     line = socket.create_connection((urlsplit(address).hostname, urlsplit(address).port))
@@ -261,14 +292,17 @@ def test_an_upload_that_breaks_off_leaves_nothing_behind(http: httpx.Client, add
 def test_uploads_go_in_time_and_the_pictures_of_the_page_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without Gradio's own deleting, which ends for good when a visitor named a folder as a file."""
     monkeypatch.setattr(uploads, "LOOK_SECONDS", 0.05)
-    monkeypatch.setattr(uploads, "KEEP_SECONDS", -60.0)
     monkeypatch.setattr(app, "DELETE_CACHE_SECONDS", (None, None))
     with served(Scripted(words("fine")), tmp_path) as address, httpx.Client(base_url=address) as http:
         there = {path for path in tmp_path.rglob("*") if path.is_file()}
+        for path in there:
+            os.utime(path, (0, 0))
         ending(http, file_data(str(tmp_path)))
         for _ in range(3):
             uploaded = Path(http.post("gradio_api/upload", files={"files": ("mine.png", b"x")}).json()[0])
-            until(lambda path=uploaded: not path.exists())
+            for path in (uploaded, uploaded.parent):  # which what was deleted from it made young again
+                os.utime(path, (0, 0))
+                until(lambda path=path: not path.exists())
         left = {path for path in tmp_path.rglob("*") if path.is_file()}
     print(json.dumps({"doors: uploads go": {"uploads": 3, "left": len(left - there), "of_the_page": len(there)}}))
     assert left == there

@@ -1,5 +1,6 @@
 """What a request in the chat yields, and what it is said to cost before."""
 
+import errno
 import os
 import re
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ import pytest
 from pipeline import EngineDead, GenerationConfig, Image, ImageError, Message, Notice, Options, Overloaded, Status, TextDelta
 from tests.serving import HOLD, MEDIA, PHOTO, Heard, Scripted, answer, words
 from ui import answering, respond
-from ui.conversation import normalise
+from ui.conversation import normalise, shown
 from ui.cost import Estimates, Estimator
 from ui.sentences import FAULT
 
@@ -148,6 +149,16 @@ async def test_what_the_model_saw_is_kept_where_uploads_are_and_is_no_part_of_th
     # A client of the API leaves no such file.
     assert isinstance((await _yielded(heard, {"text": "What is it?", "files": [picture]}))[-1], str)
     assert {name for _, _, names in os.walk(tmp_path) for name in names} == {"image.webp"}
+
+
+async def test_on_a_full_disk_an_answer_goes_without_what_the_model_saw(heard: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> str:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(respond, "save_pil_to_cache", full)
+    *_, (text, _, measured) = await _yielded(heard, {"text": "What is it?", "files": [str(PHOTO)]}, visitor="en", detail="fast")
+    assert text == shown(heard.answers[-1].text)
+    assert re.fullmatch(r".*first word after .+ words a second.*", measured["metadata"]["title"])
 
 
 async def test_a_file_that_went_while_its_answer_came_spoils_nothing(heard: Heard, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """The folder for uploads: what is too old goes, and with it what is known of it."""
 
+import os
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,6 +27,29 @@ def test_what_was_deleted_is_not_remembered_either(tmp_path: Path) -> None:
     drop_old(page, tmp_path, now + 60)
     assert [path.exists() for path in (old, shown, new)] == [False, True, False]
     assert known == ({str(shown)}, set())
+
+
+def test_an_empty_folder_goes_and_one_that_was_just_made_waits_for_its_file(tmp_path: Path) -> None:
+    empty, full, made = (tmp_path / name for name in ("empty", "full", "made"))
+    for folder in (empty, full, made):
+        folder.mkdir()
+    (full / "a.png").write_bytes(b"x")
+    now = time.time()
+    for folder in (empty, full):
+        os.utime(folder, (now - 120, now - 120))
+    drop_old(SimpleNamespace(blocks={}, temp_file_sets=()), tmp_path, now - 60)
+    assert set(tmp_path.iterdir()) == {full, made}
+
+
+def test_what_broke_off_goes_though_nobody_uploads_anything_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken_off, arriving = tmp_path / "tmp1", tmp_path / "tmp2"
+    for path in (broken_off, arriving):
+        path.write_bytes(b"x")
+    os.utime(broken_off, (0, 0))
+    monkeypatch.setattr(uploads, "LOOK_SECONDS", 0.02)
+    with served(Scripted(words("fine")), tmp_path):
+        until(lambda: not broken_off.exists())
+    assert arriving.exists()
 
 
 def test_sessions_that_wait_for_nothing_are_forgotten_and_those_that_wait_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ from pipeline import Text
 from tests.reliability.visiting import begin_peak, peak_mib, request, rss_mib
 from tests.serving import HOLD, PHOTO, Scripted, served, until, words
 from ui import doors, server, uploads
+from ui.sentences import FAULT
 
 ROOT = Path(app.__file__).parent
 
@@ -158,7 +159,9 @@ def test_the_pages_own_functions_do_nothing_privileged_whatever_they_are_given(h
             status = http.post("gradio_api/queue/join", json=body).status_code
             statuses[status] += 1
             if status == 200:  # what it does it has done before anything is looked at
-                assert "process_completed" in http.get("gradio_api/queue/data", params={"session_hash": session}).text
+                told = http.get("gradio_api/queue/data", params={"session_hash": session}).text
+                assert "process_completed" in told
+                assert FAULT not in told, one["api_name"]
     for path in ("proxy=http://x.hf.space/", "process_recording", "deep_link?session_hash=s4", "component_server", "dev/reload", "vibe-code", "runs"):
         statuses[max(http.get(f"gradio_api/{path}").status_code, http.post(f"gradio_api/{path.split('?')[0]}", json={}).status_code)] += 1
     assert alive(http)

@@ -79,10 +79,13 @@ def asker(model: Model, estimates: Estimates) -> Callable[..., AsyncGenerator[st
         text, told = "", gr.Progress()
 
         async def read() -> Request:
+            for name, value, kind in (("images", images, list), ("history", history, list), ("settings", settings, dict)):
+                if not isinstance(value, kind | None):  # Gradio takes any JSON for them
+                    raise InputError(f"The argument {name!r} must be {'a list' if kind is list else 'an object'}.")
             wanted = _wanted(settings or {})
             async with in_time() as allowed:
                 messages = [await _turn(number, turn, allowed) for number, turn in enumerate(history or [], start=1)]
-                return [*messages, await _question(images or [], video, question, allowed)], wanted
+                return [*messages, await _question(images or [], video, question or "", allowed)], wanted
 
         try:
             async with aclosing(answered(model, estimates, read)) as stream:

@@ -64,6 +64,8 @@ def settings(*, mode: str = "sampling", detail: str = "auto", frames: int = 0, s
     for name, value, known in (("mode", mode, tuple(MODES)), ("detail", detail, DETAILS), ("number of frames", frames, FRAMES)):
         if value not in known:
             raise InputError(f"The {name} is {value!r}; it must be one of {', '.join(map(str, known))}.")
+    if not isinstance(system_prompt, str | None):
+        raise InputError("The system prompt must be a text.")
     given = {name: _checked(name, value) for name, value in wishes.items() if value is not None and (value != 0 or name not in _ZERO_IS_NONE)}
     generation = MODES[mode](**{name: value for name, value in given.items() if name in (*_USED[mode], *_BY_ALL)})
     return Settings(generation, tuple(dataclasses.replace(way, system_prompt=(system_prompt or "").strip() or None) for way in _ways(detail, frames)))

@@ -22,7 +22,7 @@ import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.process import running
-from tests.reliability.trend import figures, plot
+from tests.reliability.trend import figures, plot, slower
 from tests.reliability.visiting import rss_mib
 from tests.reliability.visits import Diary, Sample, Visitor
 from tests.serving import until
@@ -141,7 +141,7 @@ def main() -> int:
     gathers = any(last > first + 5 for first, last in (found["threads"], found["fds"]))
     unsettled = options.hours >= 0.5 and not found["caches_full"]  # then nothing would be known of its memory
     bad = gathers + unsettled + found["errors"] + len(found["visitors_who_still_wait"]) + found["kv_blocks_held_after"] + found["exit_status"]
-    return int(bool(bad or leaks or found["rss_mib"][1] > CEILING_MIB))
+    return int(bool(bad or leaks or slower(found) or found["rss_mib"][1] > CEILING_MIB))
 
 
 if __name__ == "__main__":

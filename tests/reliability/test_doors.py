@@ -22,6 +22,7 @@ from pipeline import Text
 from tests.reliability.visiting import begin_peak, peak_mib, request, rss_mib
 from tests.serving import HOLD, PHOTO, Scripted, served, until, words
 from ui import doors, server, uploads
+from ui.sentences import FAULT
 
 ROOT = Path(app.__file__).parent
 
@@ -159,7 +160,9 @@ def test_the_pages_own_functions_do_nothing_privileged_whatever_they_are_given(h
             status = http.post("gradio_api/queue/join", json=body).status_code
             statuses[status] += 1
             if status == 200:  # what it does it has done before anything is looked at
-                assert "process_completed" in http.get("gradio_api/queue/data", params={"session_hash": session}).text
+                told = http.get("gradio_api/queue/data", params={"session_hash": session}).text
+                assert "process_completed" in told
+                assert FAULT not in told, one["api_name"]
     for path in ("proxy=http://x.hf.space/", "process_recording", "deep_link?session_hash=s4", "component_server", "dev/reload", "vibe-code", "runs"):
         statuses[max(http.get(f"gradio_api/{path}").status_code, http.post(f"gradio_api/{path.split('?')[0]}", json={}).status_code)] += 1
     assert alive(http)
@@ -361,6 +364,7 @@ def test_odd_headers_are_answered_or_refused_and_never_a_fault(http: httpx.Clien
             host = "" if header.startswith("Host:") else "Host: page\r\n"
             statuses[name, path] = said(address, f"GET {path} HTTP/1.1\r\n{host}{header}\r\nConnection: close\r\n\r\n".encode("latin-1"))
         assert expected in (None, statuses[name, "/"]), name
+    # On any other host Gradio opens itself to every site, so that a page can be embedded.
     foreign = http.get("config", headers={"Origin": "https://evil.example", "Host": "localhost"}).headers.get("access-control-allow-origin")
     faults = {case: status for case, status in statuses.items() if not 200 <= status < 500}
     print(json.dumps({"doors: odd headers": {"requests": len(statuses), "5xx": len(faults), "opened_to_other_sites": foreign}}))

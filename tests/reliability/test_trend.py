@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.reliability.trend import figures, slope
+from tests.reliability.trend import figures, slope, slower
 from tests.reliability.visits import Asked, Diary, Sample
 
 MINUTES = 60
@@ -53,3 +53,26 @@ def test_latency_that_grows_is_a_trend_and_what_went_wrong_is_counted() -> None:
     assert rise - within > 0.9
     assert (found["errors"], found["first_errors"], found["settled_after_s"]) == (1, ["lost"], 900)
     assert found["first_word_s_last_quarter"]["p99"] > found["first_word_s_first_quarter"]["p99"] + 0.4
+
+
+@pytest.mark.parametrize(
+    ("later_s_per_h", "noise_s", "verdict"),
+    [
+        pytest.param(0.2, 0.05, True, id="ever later"),
+        pytest.param(0.0, 0.05, False, id="as ever"),
+        pytest.param(-0.1, 0.05, False, id="ever sooner"),
+        pytest.param(0.02, 0.001, False, id="certain, but too little to matter"),
+        pytest.param(0.2, 3.0, False, id="much, but no more than chance"),
+    ],
+)
+def test_the_verdict_is_about_latency_that_surely_grows_and_by_much(later_s_per_h: float, noise_s: float, verdict: bool) -> None:
+    random, diary = np.random.default_rng(3), day(leak_mib_per_h=0, full_after=15)
+    diary.asked = [Asked(at, "chat", 0.4 + later_s_per_h * at / 3600 + random.normal(0, noise_s), 1.0) for at in range(0, 3600, 5)]
+    found = figures(diary)
+    assert slower(found) is verdict
+
+
+def test_a_short_run_has_no_trend_and_is_not_slower() -> None:
+    diary = day(leak_mib_per_h=0, full_after=15)
+    diary.samples, diary.asked = diary.samples[:24], diary.asked[:24]
+    assert not slower(figures(diary))

@@ -9,6 +9,8 @@ import numpy as np
 from tests.reliability.visits import KINDS, Asked, Diary, Sample
 
 BIN_SECONDS = 60.0
+# Of the time to the first word over a run, as a share of its median: what else a shared machine does moves it by a few percent.
+MOST_GROWTH = 0.1
 
 
 def settled(diary: Diary) -> list[Sample]:
@@ -47,7 +49,10 @@ def figures(diary: Diary) -> dict[str, Any]:
         trends["rss_growth_mib_per_1000"] = round(
             rise * (last.at - first.at) / 3600 * 1000 / max(sum(one.at >= first.at for one in diary.asked), 1), 2
         )
-        trends["first_word_slope_s_per_h"] = _with_interval(*slope(*_medians(chats)))
+        hours, seconds = _medians(chats)
+        rise, within = slope(hours, seconds)
+        trends["first_word_slope_s_per_h"] = _with_interval(rise, within)
+        trends["first_word_growth"] = round(rise * (last.at - first.at) / 3600 / float(np.median(seconds)), 3)
     return {
         "requests": len(diary.asked),
         "errors": len(wrong),
@@ -66,6 +71,12 @@ def figures(diary: Diary) -> dict[str, Any]:
         "first_word_s_last_quarter": _percentiles(late, lambda one: one.first_s),
         "cores_busy_with_others": round(float(np.mean([sample.others_cores for sample in samples])), 2),
     }
+
+
+def slower(found: dict[str, Any]) -> bool:
+    """Whether figures say that first words come later and later: by more than the interval, and by enough to matter. Of a short run they do not."""
+    rise, _, within = found.get("first_word_slope_s_per_h", (0, "", 0))
+    return bool(rise > within and found["first_word_growth"] > MOST_GROWTH)
 
 
 def _with_interval(rise: float, within: float) -> list[Any]:

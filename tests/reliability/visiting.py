@@ -138,10 +138,10 @@ def visiting(address: str) -> httpx.AsyncClient:
 def held() -> dict[str, int]:
     """Threads and file descriptors of this process.
 
-    Without the workers of the event loop's pools: how many of those there are, up to a fixed number, is how many calls once met by chance.
+    Without the workers of pools beside the event loop: how many of those there are, up to a fixed number, is how many calls once met by chance.
     """
     gc.collect()
-    threads = [thread for thread in threading.enumerate() if not thread.name.startswith(("AnyIO worker", "asyncio_"))]
+    threads = [thread for thread in threading.enumerate() if not thread.name.startswith(("AnyIO worker", "asyncio_", "estimate_"))]
     return {"threads": len(threads), "fds": len(list(Path("/proc/self/fd").iterdir()))}
 
 

@@ -15,8 +15,9 @@ MANY_FRAMES = 16
 
 @dataclass(frozen=True)
 class CutPicture:
-    """The overview of a picture of that size, then its slices row by row, of a frame as many as may be shown: if that is none, then the overview is
-    the same. `time` and `others` are those of `Picture`.
+    """The overview of a picture of that size, then its slices row by row. `time` and `others` are those of `Picture`.
+
+    A frame is cut while it is not known whether there will be many; if there are, it is shown without its slices, because its overview is the same.
     """
 
     size: Size

@@ -25,7 +25,7 @@ V = TypeVar("V")
 # The time that the most detail may take until the first words, where the choice is left to us. Half a minute is what people wait for while they see
 # that something moves; a photograph in ten slices takes about twice as long on the two cores of a free Space.
 TARGET_SECONDS = 30.0
-_AT_ONCE = 32
+_AT_ONCE = 32  # answers whose files are looked at; one head is read at a time, but most are known
 _REMEMBERED = 256  # conversations, and heads of files
 
 

@@ -8,7 +8,7 @@
 # make examples  the pictures of examples/, drawn anew
 # make pictures  the screenshots of the README, taken by the browser tests
 # make fuzz      twenty thousand hostile files, chosen by FUZZ_SEED, and what became of them
-# make coverage  what of pipeline/ the tests run, by branches
+# make alone     each test without those that ran before it: every function in a process of its own; an hour
 # make audit     what the Space is made of (build/sbom.json), and its known vulnerabilities where their database can be reached
 # make mutants   how many changes of the engine's books, of messages and of limits the tests notice; an hour
 
@@ -20,7 +20,7 @@ RUN := .venv/bin/python
 DEV := .venv-dev/bin/python
 UNIT := tests --ignore=tests/bench --ignore=tests/browser --ignore=tests/conversion --ignore=tests/demo --ignore=tests/reliability --ignore=tests/test_app.py --ignore=tests/test_api_docs.py $(foreach part,ask chat health server,--ignore=tests/ui/test_$(part).py)
 
-.PHONY: quick run test test-conversion test-rest lint format bench trust peers soak examples pictures fuzz coverage audit mutants clean
+.PHONY: quick run test test-conversion test-rest lint format bench trust peers soak examples pictures fuzz alone audit mutants clean
 
 quick: format lint
 	$(DEV) -m pytest -q $(UNIT)
@@ -83,8 +83,9 @@ fuzz: .venv-dev/installed
 	@echo "FUZZ_SEED=$(FUZZ_SEED)"
 	$(DEV) -m pytest -q -s tests/reliability/test_files.py | tee /dev/stderr | grep -o '{"R1.*' > bench/results/hostile_files.jsonl
 
-coverage: .venv-dev/installed
-	$(DEV) -m pytest -q --cov $(UNIT) tests/reliability
+alone: .venv-dev/browser
+	OMP_NUM_THREADS=1 $(DEV) -m tests.alone --at-once 2 tests --ignore=tests/browser --ignore=tests/reliability
+	$(DEV) -m tests.alone tests/browser tests/reliability
 
 audit: .venv/installed .venv-dev/installed
 	mkdir -p build

@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # importing it imports Gradio, which takes seconds
 # For `make mutants`, where it counts whether an example fails, not which is the smallest that does.
 hypothesis.settings.register_profile("unshrunk", phases=[hypothesis.Phase.generate])
 
-# For `make coverage`: processes that decode have an environment of their own, without what tells other processes to be measured.
+# Where coverage is measured: processes that decode have an environment of their own, without what tells other processes to be measured.
 if measured := os.environ.get("COVERAGE_PROCESS_CONFIG"):
     started = f"import os; os.environ['COVERAGE_PROCESS_CONFIG'] = {measured!r}; import coverage; coverage.process_startup()"
     decoder_process.PROGRAM = started + decoder_process.PROGRAM

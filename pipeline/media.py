@@ -1,6 +1,7 @@
 """Untrusted files -> open ones no larger than allowed; and what all decoding gives: `Picture`, an upright RGB image (height, width, 3) 8 bit."""
 
 import io
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,11 @@ import PIL.Image
 from pipeline.config import MediaLimits
 from pipeline.errors import ImageError, InputError, VideoError
 from pipeline.message import Image, Video
+
+# How files begin that only one of the two can be: what either reads, a GIF, is in neither.
+_PICTURE = re.compile(rb"\xff\xd8\xff|\x89PNG|BM|II\*\0|MM\0\*|RIFF.{4}WEBP|.{4}ftyp(?:avif|avis|heic|heix|heim|heis|mif1|msf1)", re.DOTALL)
+_VIDEO = re.compile(rb".{4}(?:ftyp|moov|mdat|wide|free|skip)|\x1aE\xdf\xa3|RIFF.{4}AVI |FLV\x01|OggS|\0\0\x01[\xba\xb3]|G.{187}G", re.DOTALL)
+_BEGINNING = 192  # bytes
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,18 @@ class Used:
 def error_for(kind: type[Image | Video]) -> type[InputError]:
     """The class of errors about this kind of file."""
     return ImageError if kind is Image else VideoError
+
+
+def kind_by_content(path: Path | str) -> type[Image | Video] | None:
+    """Whether a file is a picture or a video, by how it begins; None if that says neither, or there is no such file."""
+    try:
+        if not Path(path).is_file():
+            return None
+        with Path(path).open("rb") as file:
+            beginning = file.read(_BEGINNING)
+    except (OSError, ValueError):
+        return None
+    return Image if _PICTURE.match(beginning) else Video if _VIDEO.match(beginning) else None
 
 
 def file_size(item: Image | Video, name: str) -> int:

@@ -1,13 +1,17 @@
 """Files as they are opened, and what all of a conversation's files may take together: each limit at it and one beyond it."""
 
+import io
 from pathlib import Path
 
+import av
+import numpy as np
 import PIL.Image
+import pillow_heif
 import pytest
 
 from pipeline.config import MediaLimits
 from pipeline.errors import ImageError, VideoError
-from pipeline.media import Used, check_pixels, decode_seconds, file_size, opened, out_of_memory, out_of_time
+from pipeline.media import Used, check_pixels, decode_seconds, file_size, kind_by_content, opened, out_of_memory, out_of_time
 from pipeline.message import Image, Video
 
 LIMITS = MediaLimits(max_file_bytes=5, max_conversation_pixels=1000, max_decode_seconds=60.0, max_picture_seconds=20.0, max_decode_bytes=1234)
@@ -49,6 +53,56 @@ def test_an_image_in_memory_has_no_bytes_and_is_no_file() -> None:
     assert file_size(image, "Picture 1") == 0
     with pytest.raises(TypeError), opened(image, LIMITS, "Picture 1"):
         pass
+
+
+def picture(kind: str) -> bytes:
+    file, image = io.BytesIO(), PIL.Image.new("RGB", (64, 48), "red")
+    if kind == "HEIC":
+        pillow_heif.from_pillow(image).save(file)
+    else:
+        image.save(file, kind)
+    return file.getvalue()
+
+
+def film(container: str, codec: str) -> bytes:
+    file = io.BytesIO()
+    with av.open(file, "w", format=container) as output:
+        stream = output.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for _ in range(3):
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), "rgb24")))
+        output.mux(stream.encode())
+    return file.getvalue()
+
+
+PICTURES = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "AVIF", "HEIC")
+FILMS = ("mp4", "mov", "3gp", "matroska", "webm", "avi", "flv", "ogg", "mpeg", "mpegts")
+CODECS = {"flv": "flv", "webm": "libvpx", "ogg": "libvpx", "mpeg": "mpeg1video"}
+
+
+@pytest.mark.parametrize("kind", PICTURES)
+def test_a_picture_is_known_by_its_content(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "named.mp4").write_bytes(picture(kind))
+    assert kind_by_content(tmp_path / "named.mp4") is Image
+
+
+@pytest.mark.parametrize("container", FILMS)
+def test_a_film_is_known_by_its_content(container: str, tmp_path: Path) -> None:
+    (tmp_path / "named.jpg").write_bytes(film(container, CODECS.get(container, "mpeg4")))
+    assert kind_by_content(str(tmp_path / "named.jpg")) is Video
+
+
+@pytest.mark.parametrize(
+    "content", [picture("GIF"), b"", b"GIF", b"nothing of the kind", bytes(300)], ids=["gif", "empty", "short", "words", "zeros"]
+)
+def test_what_may_be_either_or_is_neither_is_not_known_by_its_content(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "it").write_bytes(content)
+    assert kind_by_content(tmp_path / "it") is None
+
+
+@pytest.mark.parametrize("path", ["nothing-here.png", "a\0b.png", "/dev/zero", "."])
+def test_nothing_is_known_of_what_is_no_file(path: str) -> None:
+    assert kind_by_content(path) is None
 
 
 def test_pixels_count_with_those_of_the_files_before() -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import Image, Message, Text, Video
+from pipeline.media import kind_by_content
 from ui.words import Language
 
-# Not by the system's table of types, which a slim container lacks. What a file really is, its decoder finds out.
+# Not by the system's table of types, which a slim container lacks. What a file really is, its content says.
 VIDEO_SUFFIXES = frozenset({".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm"})
 #: What a message box takes; of what a table of types would know, or knows as something else, by their endings.
 FILE_TYPES = ["image", "video", ".jfif", *sorted(VIDEO_SUFFIXES)]
@@ -81,5 +82,9 @@ def _parts(content: object) -> tuple[Text | Image | Video, ...]:
             case {"type": "text", "text": str(text)} | str(text) if text.strip():
                 parts.append(Text(text.strip()))
             case {"path": str(path)} | {"type": "file", "file": {"path": str(path)}}:
-                parts.append(Video(path) if Path(path).suffix.lower() in VIDEO_SUFFIXES else Image(path))
+                parts.append((kind_by_content(path) or _kind_by_name(path))(path))
     return tuple(parts)
+
+
+def _kind_by_name(path: str) -> type[Image | Video]:
+    return Video if Path(path).suffix.lower() in VIDEO_SUFFIXES else Image

@@ -1,5 +1,6 @@
 """What Gradio hands over, in each of its shapes, and the conversation that it means."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -102,6 +103,26 @@ SHAPES = {
 def test_every_shape_of_message_and_history_becomes_the_conversation_that_was_meant(shape: str) -> None:
     message, history, expected = SHAPES[shape]
     assert normalise(message, history) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("film.mp4", b"\xff\xd8\xff\xe0\0\x10JFIF", Image),
+        ("photo.jpg", b"\0\0\0\x20ftypisom", Video),
+        ("photo.heic", b"\0\0\0\x20ftypheic", Image),
+        ("moving.gif", b"GIF89a", Image),
+        ("moving.mp4", b"GIF89a", Video),
+        ("broken.jpg", b"broken", Image),
+        ("broken.mp4", b"broken", Video),
+    ],
+)
+def test_a_file_is_what_its_content_says_and_only_else_what_its_name_says(
+    name: str, content: bytes, expected: type[Image | Video], tmp_path: Path
+) -> None:
+    path = str(tmp_path / name)
+    Path(path).write_bytes(content)
+    assert normalise({"text": "", "files": [path]}, []) == [Message.user(expected(path))]
 
 
 @pytest.mark.parametrize(

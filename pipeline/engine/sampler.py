@@ -42,29 +42,28 @@ def next_tokens(scores: Scores, choices: Sequence[Choice]) -> list[int]:
         if len(generated) < sampler.generation.min_new_tokens:
             scores[row, sampler.terminators] = -np.inf
     chosen = scores.argmax(axis=1)
-    drawn = [row for row, generation in enumerate(generations) if generation.do_sample]
-    if drawn:
-        draws = np.array([choices[row].sampler.draw(len(choices[row].generated)) for row in drawn])
-        chosen[drawn] = _drawn(scores[drawn], [generations[row] for row in drawn], draws)
+    drawn: dict[int, list[int]] = {}
+    for row, generation in enumerate(generations):
+        if generation.do_sample:
+            drawn.setdefault(min(generation.top_k or scores.shape[1], scores.shape[1]), []).append(row)
+    # Those of one top_k together: a single one who keeps the whole vocabulary would have it sorted for everybody, and break others' ties.
+    for top_k, rows in drawn.items():
+        draws = np.array([choices[row].sampler.draw(len(choices[row].generated)) for row in rows])
+        chosen[rows] = _drawn(scores[rows], top_k, [generations[row] for row in rows], draws)
     return [int(token) for token in chosen]
 
 
-def _drawn(scores: Scores, generations: Sequence[GenerationConfig], draws: NDArray[np.float64]) -> NDArray[np.int64]:
+def _drawn(scores: Scores, top_k: int, generations: Sequence[GenerationConfig], draws: NDArray[np.float64]) -> NDArray[np.int64]:
     """Of each row keep the top_k best, then the smallest set of them that holds top_p of their probability, then let the draw choose."""
-    vocabulary = scores.shape[1]
-    top_k = np.array([min(generation.top_k or vocabulary, vocabulary) for generation in generations])[:, None]
     temperature = np.array([generation.temperature for generation in generations])[:, None]
     top_p = np.array([generation.top_p for generation in generations])[:, None]
-    width = int(top_k.max())
-    best = np.sort(np.argpartition(scores, -width)[:, -width:])
+    best = np.sort(np.argpartition(scores, -top_k)[:, -top_k:])
     best = np.take_along_axis(best, np.argsort(-np.take_along_axis(scores, best, 1), kind="stable"), 1)
-    rank = np.arange(width)[None]
     shifted = np.take_along_axis(scores, best, 1).astype(np.float64) / temperature
-    weights = np.where(rank < top_k, np.exp(shifted - shifted[:, :1]), 0.0)
-    # Summed from the likeliest on: what others in the batch keep adds only zeros behind, so an answer's draws do not depend on its company.
+    weights = np.exp(shifted - shifted[:, :1])
     totals = np.cumsum(weights, axis=1)
     before = (totals - weights) / totals[:, -1:]  # what the more likely ones hold; the likeliest stays whatever top_p is
-    kept = np.cumsum(np.where((before < top_p) | (rank == 0), weights, 0.0), axis=1)
+    kept = np.cumsum(np.where((before < top_p) | (np.arange(top_k) == 0), weights, 0.0), axis=1)
     place = (kept > draws[:, None] * kept[:, -1:]).argmax(axis=1)
     return np.take_along_axis(best, place[:, None], 1)[:, 0]
 

@@ -127,6 +127,20 @@ def test_the_penalty_divides_positive_scores_and_multiplies_negative_ones_once()
     assert scores.tolist() == [[1.0, -4.0, 3.0], [2.0, -2.0, 1.0]]
 
 
+@pytest.mark.parametrize(("top_k", "temperature"), [(1, 1.0), (5, 1.0), (20, 2.0)])
+def test_what_is_drawn_from_equal_scores_is_the_same_in_any_company(top_k: int, temperature: float) -> None:
+    """Scores of a coarse type tie at the border of what is kept."""
+    scores = np.random.default_rng(0).normal(0, 2, (200, 500)).round().astype(np.float32)
+    generation = GenerationConfig(top_k=top_k, temperature=temperature, top_p=1.0, seed=3, repetition_penalty=1.0)
+    everything = GenerationConfig(top_k=0, seed=4)
+    alone, beside = TokenSampler(generation, ()), TokenSampler(generation, ())
+    other = TokenSampler(everything, ())
+    for step, row in enumerate(scores):
+        generated = [0] * step
+        expected = next_tokens(row[None].copy(), [Choice(alone, generated)])
+        assert next_tokens(np.stack([row, row]), [Choice(other, generated), Choice(beside, generated)])[1:] == expected
+
+
 def test_an_answer_is_chosen_alone_as_in_company() -> None:
     random = np.random.default_rng(4)
     generations = [

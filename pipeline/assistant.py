@@ -112,7 +112,7 @@ class Assistant:
         self._engine = _started(folder, self.processor, engine, clock)
         self._max_seconds = engine.max_seconds
         self._together = 1 if isinstance(self._engine, StatefulEngine) else engine.max_running
-        self._readers = Readers()
+        self._readers = Readers((limits or MediaLimits()).max_decode_seconds)
         self._clock = clock
         # At least one token of the context is left for the answer.
         self.max_prompt_tokens = min(engine.max_prompt_tokens, config.text.max_position_embeddings - 1)

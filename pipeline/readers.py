@@ -4,9 +4,10 @@ import asyncio
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TypeVar
 
-from pipeline.errors import EngineDead, InputError, PipelineError
+from pipeline.errors import EngineDead, InputError, Overloaded, PipelineError
 from pipeline.message import Message, Video
 
 T = TypeVar("T")
@@ -18,9 +19,14 @@ FEW_PICTURES = 4
 
 
 class Readers:
-    """The threads that read files; decoding takes seconds at worst and must not hold up other people's streams, nor words wait for files."""
+    """The threads that read files; decoding takes seconds at worst and must not hold up other people's streams, nor words wait for files.
 
-    def __init__(self) -> None:
+    Args:
+        patience_seconds: how long files may wait for a thread.
+    """
+
+    def __init__(self, patience_seconds: float) -> None:
+        self._patience_seconds = patience_seconds
         self._for_any = ThreadPoolExecutor(THREADS, thread_name_prefix="reader")
         self._for_few = ThreadPoolExecutor(1, thread_name_prefix="quick-reader")
         self._closed = threading.Event()
@@ -30,9 +36,13 @@ class Readers:
 
         Raises:
             EngineDead: closed meanwhile; who waits for a thread is told at once.
+            Overloaded: others' files keep the threads for too long.
         """
+        loop, begun = asyncio.get_running_loop(), asyncio.Event()
 
         def unless_closed() -> T:
+            with suppress(RuntimeError):  # the loop was closed, and nobody waits any more
+                loop.call_soon_threadsafe(begun.set)
             if self._closed.is_set():
                 raise EngineDead("The model was shut down.")
             try:
@@ -45,10 +55,17 @@ class Readers:
                 raise
 
         try:
-            done = asyncio.get_running_loop().run_in_executor(self._pool(messages), unless_closed)
+            done = loop.run_in_executor(self._pool(messages), unless_closed)
         except RuntimeError as cause:  # a pool takes no more after `close`
             raise EngineDead("The model was shut down.") from cause
-        return await done
+        try:
+            await asyncio.wait_for(begun.wait(), self._patience_seconds)
+        except TimeoutError as cause:
+            raise Overloaded("The files waited too long for their turn to be read: please try again in a while.") from cause
+        else:
+            return await done
+        finally:
+            done.cancel()
 
     def close(self) -> None:
         """Take no more; what is under way ends as its files are let go."""

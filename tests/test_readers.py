@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from pipeline.errors import EngineDead, ImageError, PipelineError
+from pipeline.errors import EngineDead, ImageError, Overloaded, PipelineError
 from pipeline.message import Image, Message, Video
 from pipeline.readers import FEW_PICTURES, THREADS, Readers
 
+PATIENCE = 60.0
 FILM, PHOTO, WORDS = ([Message.user(*media, "?")] for media in ([Video(b"")], [Image(b"")], []))
 MANY = [Message.user(*[Image(b"")] * (FEW_PICTURES + 1), "?")]
 
@@ -18,7 +19,7 @@ class Held:
     """Readers all of whose threads for films are busy until they are released."""
 
     def __init__(self) -> None:
-        self.readers, self.release = Readers(), threading.Event()
+        self.readers, self.release = Readers(PATIENCE), threading.Event()
         self._begun = threading.Semaphore(0)
         self.films: list[asyncio.Task[object]] = []
 
@@ -58,6 +59,31 @@ async def test_films_and_many_pictures_wait_for_a_thread_of_theirs(held: Held, m
     assert await waiting == "read"
 
 
+async def test_who_waits_for_a_thread_for_too_long_is_told_and_reads_nothing(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    monkeypatch.setattr(held.readers, "_patience_seconds", 0.01)
+    with pytest.raises(Overloaded, match=r"^The files waited too long for their turn to be read: please try again in a while\.$"):
+        await held.readers.run(FILM, lambda: read.append("all"))
+    monkeypatch.setattr(held.readers, "_patience_seconds", PATIENCE)
+    assert await held.readers.run(PHOTO, lambda: "read") == "read"
+    held.release.set()
+    assert await held.readers.run(FILM, lambda: "read") == "read"
+    assert read == []
+
+
+async def test_who_leaves_while_waiting_for_a_thread_has_nothing_read(held: Held) -> None:
+    read: list[str] = []
+    waiting = asyncio.create_task(held.readers.run(FILM, lambda: read.append("all")))
+    assert await held.readers.run(PHOTO, lambda: "read") == "read"
+    waiting.cancel()
+    await asyncio.wait({waiting})
+    assert await held.readers.run(PHOTO, lambda: "read") == "read"
+    held.release.set()
+    assert await held.readers.run(FILM, lambda: "read") == "read"
+    assert waiting.cancelled()
+    assert read == []
+
+
 async def test_who_waits_for_a_thread_when_the_server_stops_is_told_and_reads_nothing(held: Held) -> None:
     read: list[str] = []
     waiting = asyncio.create_task(held.readers.run(FILM, lambda: read.append("all")))
@@ -73,7 +99,7 @@ async def test_who_waits_for_a_thread_when_the_server_stops_is_told_and_reads_no
 
 
 async def test_what_is_wrong_with_a_file_is_said_as_it_is() -> None:
-    readers = Readers()
+    readers = Readers(PATIENCE)
 
     def refuse() -> None:
         readers.close()

@@ -152,7 +152,7 @@ class Assistant:
             EngineDead: the model failed.
         """
         generation = generation or GenerationConfig()
-        started, waited = self._clock(), False
+        started = self._clock()
         cancelled = threading.Event()
         prepare = functools.partial(self._prepare, messages, generation, options, on_plan, cancelled)
         try:
@@ -177,7 +177,7 @@ class Assistant:
                 match await events.get():
                     case Progress(stage, done, total):
                         queued = stage == "queued"
-                        waited, turn = waited or queued, None if queued else turn or self._clock()
+                        turn = None if queued else turn or self._clock()
                         yield Status(stage, done, total, self.pace.until_turn(total, self._together) if queued else None)
                     case Tokens(token_ids):
                         if words := text.push(token_ids):
@@ -193,7 +193,7 @@ class Assistant:
             ticket.cancel()
         if rest := text.finish():
             yield TextDelta(rest)
-        yield self._ended(request, finished, text, dropped_turns, started, turn, waited)
+        yield self._ended(request, finished, text, dropped_turns, started, turn)
 
     async def answer(self, messages: Sequence[Message], generation: GenerationConfig | None = None, options: Options | None = None) -> Answer:
         """The whole answer at once; the arguments and errors of `stream`."""
@@ -214,11 +214,9 @@ class Assistant:
         question = Message.user(Image(noise), Text("What is this?"))
         await self.answer([question], GenerationConfig.greedy(max_new_tokens=1), Options(max_slice_nums=1))
 
-    def _ended(
-        self, request: Request, finished: Finished, text: TextStream, dropped_turns: int, started: float, turn: float | None, waited: bool
-    ) -> Answer:
+    def _ended(self, request: Request, finished: Finished, text: TextStream, dropped_turns: int, started: float, turn: float | None) -> Answer:
         """The whole answer of a request that came at `started` and whose turn came at `turn`; the pace learns of it."""
-        first, count = finished.first_token_at, len(finished.token_ids)
+        first, read, count = finished.first_token_at, finished.read_at, len(finished.token_ids)
         answer = Answer(
             text=text.text.strip(),
             token_ids=finished.token_ids,
@@ -230,9 +228,10 @@ class Assistant:
             dropped_turns=dropped_turns,
             vision_s=finished.vision_s,
             ttft_s=None if first is None else first - started,
-            decode_tps=None if first is None or count < 2 else (count - 1) / max(finished.ended_at - first, 1e-9),
+            # Several beams may agree on the whole answer only at its end; its tokens have come one by one all the same.
+            decode_tps=None if read is None or count < 2 else (count - 1) / max(finished.ended_at - read, 1e-9),
         )
-        reading_s = None if waited or answer.ttft_s is None else answer.ttft_s - answer.vision_s
+        reading_s = None if finished.read_from is None or read is None else read - finished.read_from
         self.pace.learn(answer.encoded_slices, answer.vision_s, answer.prompt_tokens - answer.cached_tokens, reading_s)
         if turn is not None and count > 1:  # a single token is a calibration, no answer to wait for
             self.pace.answered(finished.ended_at - turn)

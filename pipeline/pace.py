@@ -24,12 +24,12 @@ class Pace:
 
         Args:
             slices: encoded in `vision_s`.
-            tokens: of its prompt, without those from the cache, read in `reading_s`; None is an answer that waited for others or has no words.
+            tokens: of its prompt, without those from the cache, read in `reading_s`; None where it was not read to its end.
         """
         if slices:
             self.slice_seconds = _moved(self.slice_seconds, vision_s / slices)
         if reading_s is not None and tokens >= TELLING_TOKENS:
-            self.token_seconds = _moved(self.token_seconds, max(reading_s, 0.0) / tokens)
+            self.token_seconds = _moved(self.token_seconds, reading_s / tokens)
 
     def answered(self, seconds: float) -> None:
         """An answer took so long from the beginning of its turn to its end."""

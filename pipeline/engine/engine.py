@@ -1,6 +1,7 @@
 """Requests -> events: one thread that schedules, runs the model, samples and publishes, step after step, for everybody at once."""
 
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -117,6 +118,7 @@ class Engine:
                 self._changed.wait_for(lambda: self._arrived or self._jobs or self._closed)
                 while self._arrived:
                     job = self._arrived.popleft()
+                    job.group.ready = all(self._vision.cached(piece) is not None for piece in job.slices)  # a further question about a picture
                     self._jobs[job.group] = job
                     self._scheduler.add(job.group)
                 if self._closed:
@@ -165,12 +167,13 @@ class Engine:
         """A batch of somebody's pictures, those who wait for theirs taking turns. While others have something to compute, a single one, and the next
         after they have had as long.
         """
-        for job in self._waiting_for_pictures():
-            job.receive({piece.digest: embeds for piece in job.slices_missing if (embeds := self._vision.cached(piece)) is not None})
-        waiting = self._waiting_for_pictures()
         started = self._clock()
-        for job in waiting:
-            job.waits_since = min(job.waits_since, started)
+        for job in self._waiting_for_pictures():
+            if math.isinf(job.waits_since):
+                job.waits_since, job.last_encoded = started, self._steps  # not before those who have waited through a batch of somebody else's
+            job.receive({piece.digest: embeds for piece in job.slices_missing if (embeds := self._vision.cached(piece)) is not None})
+            job.vision_s = started - job.waits_since
+        waiting = self._waiting_for_pictures()
         others_wait = any(group.ready for group in self._scheduler.running)
         if not waiting or (others_wait and started < self._encode_again_at):
             return
@@ -207,7 +210,8 @@ class Engine:
         for chunk in step.chunks:
             job, start = self._jobs[chunk.group], chunk.sequence.num_computed_tokens
             ids += job.token_ids(chunk.sequence, start, start + chunk.num_tokens)
-            if not chunk.group.decoding and job.first_token_at is None:  # not where an answer under way that gave way is read anew
+            job.read_from = self._clock() if job.read_from is None else job.read_from
+            if not chunk.group.decoding and job.read_at is None:  # not where an answer under way that gave way is read anew
                 job.ticket.publish(job.prefilled())
         embeds, batch, offset = self._embedder.embed(ids), [], 0
         for chunk in step.chunks:
@@ -227,6 +231,8 @@ class Engine:
         owners = [chunk.group for chunk in ended for _ in range(1 + chunk.sequence.num_guesses)]
         for row, group in enumerate(owners):
             rows.setdefault(group, []).append(row)
+        for job in (self._jobs[group] for group in rows):
+            job.read_at = self._clock() if job.read_at is None else job.read_at
         choices = {row: choice for group, own in rows.items() for row, choice in zip(own, self._jobs[group].choices(), strict=False)}
         chosen_from = logits if len(choices) == len(owners) else logits[list(choices)]  # copied only where some search
         tokens = dict(zip(choices, next_tokens(chosen_from, list(choices.values())), strict=True))

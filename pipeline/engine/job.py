@@ -31,10 +31,12 @@ class Job:
         self.generated: list[int] = []
         self.ahead: int | None = None  # requests that it was told are before it
         self.begun = False
-        self.last_encoded = 0
+        self.last_encoded = 0  # in which step; at first that in which it began to wait
         self.cached_tokens = self.encoded_slices = 0
         self.waits_since = math.inf  # for its pictures
         self.vision_s = 0.0  # from then on to the last of them
+        self.read_from: float | None = None
+        self.read_at: float | None = None
         self.first_token_at: float | None = None
         self._ends = [end for _, end in self.prompt.image_bound]
 
@@ -142,7 +144,8 @@ class Job:
         return Progress("prefill", max(computed - self.cached_tokens, 0), len(self.prompt.input_ids) - self.cached_tokens)
 
     def finished(self, reason: FinishReason, now: float) -> Finished:
-        return Finished(reason, tuple(self.generated), self.cached_tokens, self.encoded_slices, self.vision_s, self.first_token_at, now)
+        times = self.read_from, self.read_at, self.first_token_at, now
+        return Finished(reason, tuple(self.generated), self.cached_tokens, self.encoded_slices, self.vision_s, *times)
 
 
 def keys(request: Request) -> list[Key]:

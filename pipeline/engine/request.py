@@ -54,7 +54,9 @@ class Finished:
     cached_tokens: int
     encoded_slices: int
     vision_s: float
-    first_token_at: float | None
+    read_from: float | None  # since when its prompt was computed, and when it had been
+    read_at: float | None
+    first_token_at: float | None  # with several beams, of what all of them agree on
     ended_at: float
 
 

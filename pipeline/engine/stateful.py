@@ -129,7 +129,10 @@ class StatefulEngine:
 
     def _answer(self, ticket: Ticket) -> Finished:
         started = self._clock()
-        request, first_token_at, encoded = ticket.request, None, self._vision.encoded
+        request, encoded = ticket.request, self._vision.encoded
+        read_from: float | None = None
+        read_at: float | None = None
+        first_token_at: float | None = None
         keys = keys_of(request)
         # The last token is always computed: its logits are what the answer starts from.
         cached = min(_common_prefix(self._held, keys), len(keys) - 1)
@@ -138,8 +141,10 @@ class StatefulEngine:
         token_ids: list[int] = []
         reason: FinishReason = "cancelled"
         if image_embeds is not None:
+            read_from = self._clock()
             logits = self._prefill(ticket, keys, cached, image_embeds)
             if logits is not None:
+                read_at = self._clock()
                 search = self._beam_search if request.generation.num_beams > 1 else self._decode
                 for tokens, ending in search(ticket, logits):
                     reason = ending
@@ -148,7 +153,8 @@ class StatefulEngine:
                         token_ids += tokens
                         self._generated_tokens += len(tokens)
                         ticket.publish(Tokens(tuple(tokens)))
-        return Finished(reason, tuple(token_ids), cached, self._vision.encoded - encoded, vision_s, first_token_at, self._clock())
+        times = read_from, read_at, first_token_at, self._clock()
+        return Finished(reason, tuple(token_ids), cached, self._vision.encoded - encoded, vision_s, *times)
 
     def _encode(self, ticket: Ticket, cached: int) -> list[Embeds | None] | None:
         """Embeds of each slice, None for those whose whole span is in the state; None for all when cancelled."""
@@ -241,7 +247,7 @@ class StatefulEngine:
         """Let go of what nobody waits for any more, pictures included."""
         for ticket in [ticket for ticket in self._waiting if ticket.cancelled.is_set()]:
             self._waiting.remove(ticket)
-            ticket.publish(Finished("cancelled", (), 0, 0, 0.0, None, self._clock()))
+            ticket.publish(Finished("cancelled", (), 0, 0, 0.0, None, None, None, self._clock()))
 
 
 def _common_prefix(one: Sequence[Key], other: Sequence[Key]) -> int:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
+from unittest.mock import patch
 
 from pipeline.config import EngineConfig, GenerationConfig
 from pipeline.engine.compiled import Compiler, Embedder
@@ -106,7 +107,8 @@ class Asker:
         if isinstance(self.engine, StatefulEngine):
             self.ask(Message.user("\n"))
         else:
-            self.engine._start_afresh()
+            with patch.object(self.runner, "warm_up"):  # which takes a second, and has been done
+                self.engine._start_afresh()
 
 
 class Hold:

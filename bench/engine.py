@@ -120,6 +120,7 @@ def delays(figure: dict[str, Any]) -> dict[str, float]:
     return {
         "itl_p50_s": quiet[50],
         "itl_p99_s": quiet[99],
+        "itl_p50_beside_a_prompt_s": during[50],
         "itl_p99_beside_a_prompt_s": during[99],
         "itl_p99_ratio": during[99] / quiet[99],
         "ttft_ratio": figure["beside_s"] / figure["alone_s"],

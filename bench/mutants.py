@@ -33,4 +33,4 @@ if __name__ == "__main__":
     line = json.dumps(found)
     RESULTS.write_text(line + "\n")
     print(line)
-    sys.exit(int(sum(score["noticed"] for score in found.values()) < 0.9 * sum(score["changes"] for score in found.values())))
+    sys.exit(int(any(score["noticed"] < 0.9 * score["changes"] for score in found.values())))

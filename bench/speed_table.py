@@ -11,8 +11,9 @@ LABELS = {
     **{f"tokens_per_s_{users}": f"tokens a second, {users} at once" if users > 1 else "tokens a second, one user" for users in USERS},
     "itl_p50_s": "between tokens of three readers, s: median",
     "itl_p99_s": "99th percentile",
+    "itl_p50_beside_a_prompt_s": "median while somebody's long prompt is read",
     "itl_p99_beside_a_prompt_s": "99th percentile while somebody's long prompt is read",
-    "itl_p99_ratio": "which is so many times the one before",
+    "itl_p99_ratio": "which is so many times the 99th percentile without it",
     "ttft_ratio": "first token of that prompt, times what it takes alone",
     "peak_rss_mib": "peak memory, MiB",
 }

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO
 
 import httpx2
+from gradio.processing_utils import hash_seed
 
 from pipeline import InputError, MediaLimits, PipelineError
 from ui.doors import DISK_FULL, NO_ROOM, check_room
@@ -72,7 +73,8 @@ async def in_time() -> AsyncIterator[Allowance]:
 
 
 async def download(url: str, folder: Path, allowed: Allowance) -> Path:
-    """The file as it is now, in a folder that its content names, as Gradio's uploads are.
+    """The file as it is now, in a folder whose name is made of its content and a secret of this server's, as Gradio's uploads are: who knows the
+    content cannot find out whether somebody showed it.
 
     Raises:
         InputError: there is none, it is not public, or too large.
@@ -80,7 +82,7 @@ async def download(url: str, folder: Path, allowed: Allowance) -> Path:
     """
     allowed.file()
     try:
-        place, digest = httpx2.URL(url), hashlib.sha256()
+        place, digest = httpx2.URL(url), hashlib.sha256(hash_seed)
         with _arriving(folder) as part:
             async with aclosing(_pieces(place, allowed)) as pieces:
                 async for piece in pieces:

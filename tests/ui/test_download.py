@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gradio.processing_utils import hash_seed
 
 from pipeline import InputError, MediaLimits, PipelineError
 from ui import doors, download
@@ -98,10 +99,10 @@ async def _download(url: str, folder: Path) -> Path:
         return await download.download(url, folder, allowed)
 
 
-async def test_a_file_comes_from_where_its_url_leads_to_and_is_named_by_its_content(elsewhere: Elsewhere, tmp_path: Path) -> None:
+async def test_a_file_comes_from_where_its_url_leads_to_and_is_named_by_its_content_and_a_secret(elsewhere: Elsewhere, tmp_path: Path) -> None:
     first = await _download(elsewhere.url("moved"), tmp_path)
     assert first.read_bytes() == b"cat"
-    assert first.parent.name == hashlib.sha256(b"cat").hexdigest()
+    assert first.parent.name == hashlib.sha256(hash_seed + b"cat").hexdigest()
     host = f"public.example:{elsewhere.server_port}"
     assert elsewhere.asked == [f"{host}/moved", f"{host}/a/cat.png"]
     named = [(await _download(elsewhere.url(path), tmp_path)).name for path in ("cat.png?size=9", "no-suffix")]

@@ -57,6 +57,7 @@ PROMISES = {
     "R14": "Any picture at all is read or refused in a sentence, within limits of time and memory.",
     "R15": "Any video, too.",
     "R16": "Whatever is written, by whichever door, holds no special token for the model; too much of it is refused in a sentence.",
+    "R16 doors": "Nor does what comes over HTTP: messages, files' names, system prompts, roles, histories and examples, by `/chat`, `/ask` and MCP.",
     "R17": "Any body at all to the API is answered or refused; never a fault of the server.",
     "R19": "A new process gives the same answers.",
     "R18 in short": "Half a minute of the soak.",

@@ -2,6 +2,7 @@
 
 import asyncio
 import http.server
+import json
 import re
 import threading
 from collections.abc import AsyncGenerator, Iterator, Sequence
@@ -279,8 +280,10 @@ def test_an_answer_runs_no_script_and_fetches_nothing_from_elsewhere(visitor: Vi
         expect(answer).to_contain_text("end")
         visitor.page.wait_for_function("[...document.querySelectorAll('[data-testid=bot] img')].every((picture) => picture.complete)")
         visitor.settled()
-        expect(answer.locator("script, iframe, [onerror], [onload], a[href^=javascript]")).to_have_count(0)
-        assert visitor.page.title() == title
+        scripts, then = answer.locator("script, iframe, [onerror], [onload], a[href^=javascript]"), visitor.page.title()
+        print(json.dumps({"R16 shown": {"scripts_shown": scripts.count(), "scripts_run": int(then != title), "fetched": len(fetched)}}))
+        expect(scripts).to_have_count(0)
+        assert then == title
     assert fetched == []
 
 

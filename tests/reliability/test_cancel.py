@@ -4,6 +4,7 @@ import dataclasses
 import json
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -138,6 +139,8 @@ def test_leaving_the_queue_before_anything_began_costs_nothing(asker: Asker, req
         recorder.ticket.cancel()
     before = asker.vision.encoded
     hold.released.set()
+    ends = Counter(recorder.outcome().reason for recorder in waiting)
+    print(json.dumps({"R2": {"moment": "in the queue", **ends, "encoded": asker.vision.encoded - before}}))
     assert {(recorder.outcome().reason, recorder.outcome().token_ids) for recorder in waiting} == {("cancelled", ())}
     assert asker.vision.encoded == before
     assert blocker.outcome().reason == "cancelled"

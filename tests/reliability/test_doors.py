@@ -179,6 +179,7 @@ def test_the_pages_own_functions_do_nothing_privileged_whatever_they_are_given(h
 def test_what_the_page_has_no_use_for_is_closed(http: httpx.Client) -> None:
     """In the doors' own words: of some of it Gradio says 404 as well, but only while nothing is there."""
     answers = [http.request(method, address) for address in doors.CLOSED for method in ("GET", "POST")]
+    print(json.dumps({"doors: closed": {"calls": len(answers), "statuses": sorted({answer.status_code for answer in answers})}}))
     assert {(answer.status_code, answer.text) for answer in answers} == {(404, '{"detail":"There is nothing at this address."}')}
 
 
@@ -192,7 +193,9 @@ def test_what_a_browser_would_run_is_served_to_be_saved_and_not_to_be_shown(http
         return str(http.get(f"gradio_api/file={uploaded}", headers=headers).raise_for_status().headers["content-disposition"]).split(";")[0]
 
     kinds = ("html", "htm", "xhtml", "svg", "xml", "js", "unheardof", "png")
-    assert {kind: disposition(f"mine.{kind}") for kind in kinds} == {**dict.fromkeys(kinds, "attachment"), "png": "inline"}
+    found = {kind: disposition(f"mine.{kind}") for kind in kinds}
+    print(json.dumps({"doors: scripts": {"kinds": len(kinds), "shown": [kind for kind in kinds if found[kind] != "attachment"]}}))
+    assert found == {**dict.fromkeys(kinds, "attachment"), "png": "inline"}
 
 
 def test_a_forged_history_brings_in_no_role_and_no_file(http: httpx.Client, assistant: Scripted) -> None:
@@ -278,6 +281,7 @@ def test_an_upload_needs_inodes_where_a_file_system_counts_them(
     disk = os.statvfs_result((4096, 4096, 10**9, 10**9, 10**9, inodes, free, free, 0, 255))
     monkeypatch.setattr(os, "statvfs", lambda _: disk)
     told = http.post("gradio_api/upload", files={"files": ("a.png", b"x")})
+    print(json.dumps({"disk full at an upload": {"inodes": f"{free} of {inodes}", "status": told.status_code}}))
     assert told.status_code == status
     assert (told.text == doors.DISK_FULL) == (status == 507)
 
@@ -289,6 +293,7 @@ def test_an_upload_that_breaks_off_leaves_nothing_behind(http: httpx.Client, add
     until(lambda: bool(list(tmp_path.glob("tmp*"))))
     line.close()
     until(lambda: not list(tmp_path.glob("tmp*")))
+    print(json.dumps({"doors: broken off": {"uploads": 1, "left": len(list(tmp_path.glob("tmp*")))}}))
     assert alive(http)
 
 

@@ -49,6 +49,7 @@ PROMISES = {
     "doors: internal functions": "The page's own functions, which anybody can call, do nothing privileged whatever they are given.",
     "doors: closed": "What the page has no use for of Gradio's own addresses is closed.",
     "doors: scripts": "What a browser would run is served to be saved, not to be shown.",
+    "doors: others' files": "No address tells of another visitor's upload, and its path cannot be guessed; who is told can fetch it until it goes.",
     "doors: forged histories": "A forged history brings in no role and no file.",
     "doors: too much": "Bodies and uploads over the limit are refused with 413 before they are taken in.",
     "doors: names and parts": "What Gradio would hold or remember for anybody is refused: parts that are no file, sessions' names of any length.",

@@ -1,5 +1,6 @@
 """Everything that anybody can send to a served page: what is not meant for visitors is refused, what is too much is bounded, and the page stays."""
 
+import hashlib
 import json
 import os
 import re
@@ -314,6 +315,39 @@ def test_uploads_go_in_time_and_the_pictures_of_the_page_stay(tmp_path: Path, mo
         left = {path for path in tmp_path.rglob("*") if path.is_file()}
     print(json.dumps({"doors: uploads go": {"uploads": 3, "left": len(left - there), "of_the_page": len(there)}}))
     assert left == there
+
+
+def test_another_visitor_is_told_of_no_upload_and_cannot_guess_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever knows its path can fetch it. That holds a secret of this server's, mixed with the content."""
+    monkeypatch.setattr(uploads, "LOOK_SECONDS", 0.05)
+    content = PHOTO.read_bytes()
+
+    def upload(http: httpx.Client, name: str, content: bytes) -> Path:
+        return Path(http.post("gradio_api/upload", files={"files": (name, content)}).json()[0])
+
+    with (
+        served(Scripted(words("fine")), tmp_path) as address,
+        httpx.Client(base_url=address, timeout=60) as visitor,
+        httpx.Client(base_url=address, timeout=60) as other,
+    ):
+        theirs, folder = upload(visitor, "mine.png", content), upload(other, "own.png", b"x").parent.parent
+        assert ending(visitor, file_data(str(theirs))) == "complete"
+        paths = other.get("openapi.json").json()["paths"]
+        streams = ("/gradio_api/heartbeat/", "/gradio_api/queue/data", "/gradio_api/call/")  # each of one session or call
+        addresses = [path for path, methods in paths.items() if "get" in methods and not path.startswith(streams)]
+        addresses = [re.sub(r"\{\w*path\w*\}", str(folder), path) for path in addresses] + ["/metrics", "/healthz", "/gradio_api/mcp/schema"]
+        told = [path for path in addresses if theirs.parent.name.encode() in (answer := other.get(path).content) or content in answer]
+        names = [hashlib.sha256(guess).hexdigest() for guess in (content, b"mine.png", b"")] + ["*", "..", theirs.parent.name[:-1]]
+        found = [name for name in names if other.get(f"gradio_api/file={folder}/{name}/mine.png").status_code == 200]
+        known = f"gradio_api/file={theirs}"
+        assert (folder, other.get(known).content) == (theirs.parent.parent, content)
+        os.utime(theirs, (0, 0))
+        until(lambda: not theirs.exists())
+        left = other.get(known).status_code
+    figures = {"addresses": len(addresses), "told": len(told), "guesses": len(names), "found": len(found), "status_when_gone": left}
+    print(json.dumps({"doors: others' files": figures}))
+    assert (told, found, left) == ([], [], 403)
+    assert "/gradio_api/file={path_or_url}" in paths  # else it was no list of what is served
 
 
 def test_bodies_that_never_end_hold_up_nobody_and_are_given_up(http: httpx.Client, address: str, monkeypatch: pytest.MonkeyPatch) -> None:

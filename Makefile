@@ -57,7 +57,7 @@ bench: .venv/installed .venv-dev/installed
 
 trust: .venv-dev/browser
 	rm -f bench/results/reliability.jsonl
-	CHATS=1000 CONVERSATIONS=200 FUZZ=6000 RELIABILITY_LINES=bench/results/reliability.jsonl $(DEV) -m pytest -q -p no:randomly tests/reliability tests/properties/test_scheduler.py tests/browser/test_stop.py tests/browser/test_page.py::test_an_answer_runs_no_script_and_fetches_nothing_from_elsewhere
+	CHATS=1000 CONVERSATIONS=200 FUZZ=6000 VISITORS=3000 RELIABILITY_LINES=bench/results/reliability.jsonl $(DEV) -m pytest -q -p no:randomly tests/reliability tests/properties/test_scheduler.py tests/browser/test_stop.py tests/browser/test_page.py::test_an_answer_runs_no_script_and_fetches_nothing_from_elsewhere
 	$(DEV) -m bench.trust
 
 peers: .venv-dev/installed

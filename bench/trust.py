@@ -57,6 +57,7 @@ PROMISES = {
     "doors: uploads go": "Uploads go in time, also where Gradio's own deleting has ended; the pictures of the page stay.",
     "doors: slow bodies": "Bodies that never end hold up nobody, and are given up.",
     "doors: a flood": "Requests beyond the queue are refused, and the page stays.",
+    "doors: visitors": "Of thousands of visitors the latest 1,000 are remembered, at some 90 kB each.",
     "doors: odd headers": "Odd headers are answered or refused, never a fault, and open a page on one's own machine (localhost) to no other site.",
     "R14": "Any picture at all is read or refused in a sentence, within limits of time and memory.",
     "R15": "Any video, too.",

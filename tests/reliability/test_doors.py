@@ -17,6 +17,8 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from gradio.data_classes import PredictBodyInternal
+from gradio.route_utils import restore_session_state
 
 import app
 from pipeline import Text
@@ -26,6 +28,7 @@ from ui import doors, server, uploads
 from ui.sentences import FAULT
 
 ROOT = Path(app.__file__).parent
+VISITORS = int(os.environ.get("VISITORS", "1100"))
 
 
 @pytest.fixture
@@ -377,6 +380,26 @@ def test_sessions_and_requests_are_bounded(http: httpx.Client, tmp_path: Path, m
     assert statuses == {200: statuses[200], 503: 200 - statuses[200]}
     assert 32 <= statuses[200] <= 48
     assert page == 200
+
+
+def test_of_thousands_of_visitors_the_latest_are_remembered_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pages: list[Any] = []
+    build = app.build
+    monkeypatch.setattr(app, "build", lambda *given: pages.append(build(*given)) or pages[0])
+    with served(Scripted(words("fine")), tmp_path) as address, httpx.Client(base_url=address, timeout=60) as http:
+
+        def come(number: int) -> None:
+            http.post("gradio_api/run/read_by", json={"data": [], "session_hash": f"s{number}"}).raise_for_status()
+
+        [page], before = pages, rss_mib()
+        come(0)
+        for number in range(1, VISITORS):  # what every call begins with: whole ones take twice as long
+            restore_session_state(page.app, PredictBodyInternal(data=[], session_hash=f"s{number}"))
+        come(VISITORS)
+        grown, remembered, used = rss_mib() - before, set(page.state_holder.session_data), set(page.state_holder.time_last_used)
+    print(json.dumps({"doors: visitors": {"came": VISITORS + 1, "remembered": len(remembered), "grown_mib": round(grown)}}))
+    assert remembered == used == {f"s{number}" for number in range(VISITORS - 999, VISITORS + 1)}
+    assert grown < 2 * 1000 * 90_000 / 2**20  # each takes 90 kB, and those that went leave gaps
 
 
 ODD = {

@@ -88,9 +88,7 @@ alone: .venv-dev/browser
 	$(DEV) -m tests.alone tests/browser tests/reliability
 
 audit: .venv/installed .venv-dev/installed
-	mkdir -p build
-	$(DEV) -m cyclonedx_py environment --output-reproducible -o build/sbom.json .venv/bin/python
-	$(DEV) -m pip_audit --strict --path .venv/lib/python3*/site-packages 2>&1 | tee build/audit.txt || { ! grep -q "^Found" build/audit.txt && echo "Not audited: the database cannot be reached."; }
+	$(DEV) -m bench.audit
 
 mutants: .venv-dev/installed
 	$(DEV) -m mutmut run

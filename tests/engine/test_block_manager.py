@@ -40,6 +40,14 @@ def test_what_stands_second_in_one_sequence_is_not_found_as_the_first_of_another
     assert blocks.attach(Sequence([4, 5, 6, 7, 0])) == 0
 
 
+def test_what_only_hashes_alike_is_not_found() -> None:
+    assert hash((-1, 1, 2, 3)) == hash((-2, 1, 2, 3))
+    blocks = BlockManager(8, 4)
+    computed(blocks, [-1, 1, 2, 3, 4])
+    assert blocks.attach(Sequence([-2, 1, 2, 3, 4])) == 0
+    assert blocks.attach(Sequence([-1, 1, 2, 3, 4])) == 4
+
+
 def test_a_half_computed_block_takes_over_nothing() -> None:
     blocks = BlockManager(8, 4)
     computed(blocks, list(range(12)))

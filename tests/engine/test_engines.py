@@ -73,6 +73,29 @@ def test_the_same_request_again_takes_over_what_it_can_and_answers_the_same(
     assert second.token_ids == first.token_ids
 
 
+@pytest.mark.parametrize("backend", ["stateful", "paged"])
+def test_a_picture_whose_keys_and_values_are_taken_over_is_not_encoded(fp32_folder: Path, image: Callable[[str], Image], backend: str) -> None:
+    """Without a cache of what was encoded, which would hide it if it were looked up."""
+    with Asker(fp32_folder, dataclasses.replace(ENGINE, backend=backend, vision_cache_bytes=0)) as asker:
+        request = asker.request(Message.user(image("b_900x500"), "word " * BLOCK_SIZE))
+        first, second = (asker.submit(request).outcome() for _ in range(2))
+    assert (first.encoded_slices, second.encoded_slices) == (len(request.slices), 0)
+    assert second.token_ids == first.token_ids
+
+
+def test_two_who_show_the_same_picture_at_once_have_it_encoded_once(fp32_folder: Path, image: Callable[[str], Image]) -> None:
+    """The second comes while it is being encoded, when no keys and values of it are there to be taken over."""
+    with Asker(fp32_folder, dataclasses.replace(ENGINE, backend="paged", max_running=3)) as asker:
+        request, hold = asker.request(Message.user(image("b_900x500"), "What is it?")), Hold(Progress, stage="vision")
+        first = asker.submit(request, hold)
+        assert hold.reached.wait(60)
+        second = asker.submit(request)
+        hold.released.set()
+        assert first.outcome().token_ids == second.outcome().token_ids
+        assert second.outcome().cached_tokens == 0
+        assert asker.vision.encoded == len(request.slices)
+
+
 def moments(kind: type, stage: str | None = None) -> Callable[[Event], bool]:
     return lambda event: isinstance(event, kind) and (stage is None or event.stage == stage)
 

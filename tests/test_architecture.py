@@ -49,6 +49,8 @@ ORDER = [
     "__init__",
     "__main__",
 ]
+# These import nothing but each other and the standard library.
+PURE = ["errors", "engine.sequence", "engine.block_manager", "engine.scheduler"]
 
 
 def imports(path: Path) -> set[str]:
@@ -77,6 +79,15 @@ def test_imports_point_one_way(module: str) -> None:
     path = ROOT / "pipeline" / f"{module.replace('.', '/')}.py"
     later = {f"pipeline.{name}" for name in ORDER[ORDER.index(module) :]}
     assert not imports(path) & later
+
+
+def test_blocks_and_their_schedule_are_pure_python() -> None:
+    """So a test does with them in seconds what a server does in days."""
+    pure = [f"pipeline.{module}" for module in PURE]
+    named = {name for module in pure for name in imports(ROOT / f"{module.replace('.', '/')}.py")}
+    ours = {name for name in named if any(f"{name}.".startswith(f"{module}.") for module in pure)}
+    assert ours
+    assert {name.partition(".")[0] for name in named - ours} <= sys.stdlib_module_names
 
 
 def test_importing_the_pipeline_loads_no_conversion_library_and_no_front() -> None:

@@ -141,6 +141,7 @@ class Engine:
             self._jobs[group].begin()
         self._tell_places()
         self._encode()
+        self._drop_cancelled()  # who left while their last slices were encoded begins no prompt
         self._guess()
         step = self._scheduler.schedule()
         if step.chunks:

@@ -13,6 +13,7 @@ import pytest
 
 from pipeline.config import GenerationConfig
 from pipeline.engine.request import Event, Finished, Progress, Request, Tokens
+from pipeline.vision import BATCH
 from tests.engine.asking import Asker, Hold, Recorder, Watch
 
 ENDLESS = GenerationConfig.greedy(max_new_tokens=200, min_new_tokens=200)
@@ -99,6 +100,7 @@ def test_ten_of_a_hundred_leave_while_decoding_and_the_ninety_are_answered_as_if
 
 MOMENTS: dict[str, Callable[[], Watch]] = {
     "in vision": lambda: at("vision"),
+    "at the last slices": lambda: lambda event: isinstance(event, Progress) and event.stage == "vision" and event.total - event.done <= BATCH,
     "in prefill": lambda: at("prefill"),
     "at the first token": lambda: after_tokens(1),
     "while decoding": lambda: after_tokens(7),
@@ -122,12 +124,16 @@ def test_whoever_leaves_frees_everything_and_the_next_answer_is_as_if_they_had_n
     whole = {True} if moment == "in the last step" else {False, beams > 1 and moment in ("at the first token", "while decoding")}
     assert (outcome.reason == "length") in whole
     assert outcome.reason in ("length", "cancelled")
-    # The end, and before it at most the tokens of a step that was under way.
-    assert len(recorder.events) - recorder.cancelled_after <= 2
+    if moment == "at the last slices":
+        assert outcome.encoded_slices == len(several.slices)
+    left_at = recorder.cancelled_after - 1
+    free_ms = round(1000 * (recorder.times[-1] - recorder.times[left_at]), 1)
+    assert recorder.events[left_at + 1 :] == [outcome], "no further slices, no further chunk, no further tokens"
     recorder.ticket.cancel()
     index = requests.index(several)
     assert asker.submit(several).outcome().token_ids == alone[index]
-    print(json.dumps({"R2": {"moment": moment, "beams": beams, "events_after_cancel": len(recorder.events) - recorder.cancelled_after}}))
+    figures = {"events_after_cancel": len(recorder.events) - recorder.cancelled_after, "free_ms": free_ms}
+    print(json.dumps({"R2": {"moment": moment, "beams": beams, **figures}}))
 
 
 def test_leaving_the_queue_before_anything_began_costs_nothing(asker: Asker, requests: list[Request]) -> None:

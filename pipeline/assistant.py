@@ -169,8 +169,9 @@ class Assistant:
                 loop.call_soon_threadsafe(events.put_nowait, event)
 
         ticket = self._engine.submit(request, publish)
-        turn: float | None = self._clock()
-        deadline = loop.call_later(self._max_seconds, ticket.cancel)
+        submitted = self._clock()
+        turn: float | None = submitted
+        deadline = loop.call_later(self._max_seconds - (submitted - started), ticket.cancel)
         text = TextStream(self.processor.tokenizer.token_bytes, generation.stop)
         try:
             while True:

@@ -164,7 +164,7 @@ class EngineConfig:
             token of those waits for it; and it is always the same number, because the first step of another size takes longer.
         kv_cache_bytes: memory for keys and values; None is an eighth of the machine's.
         prompt_lookup_tokens: guessed at each step from what the conversation holds already; 0 for none.
-        max_seconds: of a request, waiting included; afterwards it is cancelled.
+        max_seconds: of a request, waiting and the reading of its files included; afterwards it is cancelled.
     """
 
     backend: str = "auto"

@@ -6,9 +6,11 @@ import io
 import json
 import logging
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -22,12 +24,14 @@ from pipeline.engine.request import Event, Request, Ticket
 from pipeline.errors import ArtifactError, EngineDead, ImageError, InputError, Overloaded, PipelineError, PromptTooLong
 from pipeline.media import Used
 from pipeline.message import Image, Message, Text
+from pipeline.pace import Pace
 from pipeline.processor import Options, Plan
 from tests.lateness import TICK_SECONDS, lateness
 
 TEXTS = json.loads((Path(__file__).parent / "golden" / "tiny_texts.json").read_text())
 SINGLES = ["single0", "single1", "single2"]
 LONG = GenerationConfig.greedy(max_new_tokens=2000)
+ENDLESS = GenerationConfig.greedy(max_new_tokens=8_000, min_new_tokens=8_000)
 
 
 @pytest.fixture(scope="module")
@@ -188,6 +192,50 @@ async def test_a_task_that_is_cancelled_cancels_its_request(assistant: Assistant
     with pytest.raises(asyncio.CancelledError):
         await task
     assert (await assistant.answer([Message.user("Hi")], GenerationConfig.greedy(max_new_tokens=2))).finish_reason == "length"
+
+
+async def test_an_answer_that_takes_too_long_is_cancelled_and_the_reading_of_the_files_counts(
+    assistant: Assistant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = 0.0
+
+    def read(_: Plan) -> None:
+        nonlocal taken
+        taken = EngineConfig().max_seconds
+
+    monkeypatch.setattr(assistant, "_clock", lambda: time.perf_counter() + taken)
+    monkeypatch.setattr(assistant, "pace", Pace())  # that of the others learns nothing of it
+    _, _, answer = await collect(assistant.stream([Message.user("Tell me everything.")], ENDLESS, on_plan=read))
+    stats = assistant.stats()
+    assert answer.finish_reason == "cancelled"
+    assert (stats.running, stats.num_free_blocks) == (0, stats.num_blocks)
+
+
+async def test_who_waits_too_long_is_cancelled_too(fp32_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model stands still until the time of both is over."""
+    with Assistant(fp32_folder, EngineConfig(device="CPU", max_running=1, max_seconds=0.3)) as busy:
+        tickets: list[Ticket] = []
+        submit, runner, both = busy._engine.submit, busy._engine._runner, threading.Event()
+        forward = runner.forward
+
+        def submitted(request: Request, publish: Callable[[Event], None]) -> Ticket:
+            tickets.append(submit(request, publish))
+            if len(tickets) == 2:
+                both.set()
+            return tickets[-1]
+
+        def forwarded(batch: Any) -> Any:
+            assert both.wait(60)
+            assert all(ticket.cancelled.wait(60) for ticket in tickets)
+            return forward(batch)
+
+        monkeypatch.setattr(busy._engine, "submit", submitted)
+        monkeypatch.setattr(runner, "forward", forwarded)
+        answers = await asyncio.gather(*(busy.answer([Message.user("Tell me everything.")], ENDLESS) for _ in range(2)))
+        stats = busy.stats()
+    assert [answer.finish_reason for answer in answers] == ["cancelled", "cancelled"]
+    assert sum(len(answer.token_ids) for answer in answers) <= 1  # of the step that was under way
+    assert (stats.running, stats.waiting, stats.num_free_blocks) == (0, 0, stats.num_blocks)
 
 
 async def test_many_callers_at_once_each_get_their_own_answer(assistant: Assistant, golden: Path) -> None:

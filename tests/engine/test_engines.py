@@ -10,9 +10,9 @@ import pytest
 
 from pipeline.config import EngineConfig, GenerationConfig
 from pipeline.engine.model_runner import BLOCK_SIZE
-from pipeline.engine.request import Event, Failed, Progress, Tokens
+from pipeline.engine.request import Event, Failed, Progress, Request, Tokens
 from pipeline.engine.stateful import StatefulEngine
-from pipeline.errors import EngineDead, Overloaded
+from pipeline.errors import EngineDead, Overloaded, PromptTooLong
 from pipeline.message import Image, Message
 from tests.engine.asking import GREEDY, Asker, Hold
 
@@ -244,6 +244,37 @@ def test_an_engine_that_cannot_start_afresh_tells_everybody_and_takes_no_more(as
     with pytest.raises(EngineDead, match="could not be started again"):
         asker.submit(asker.request(Message.user("third")))
     assert asker.engine.stats().health == "dead"
+
+
+def test_a_prompt_that_the_pool_can_never_hold_is_refused_and_one_that_it_just_holds_is_answered(fp32_folder: Path) -> None:
+    with Asker(fp32_folder, dataclasses.replace(ENGINE, backend="paged"), blocks=2) as asker:
+        request = asker.request(Message.user("word " * 2 * BLOCK_SIZE), generation=GenerationConfig.greedy(max_new_tokens=2, min_new_tokens=2))
+
+        def of(tokens: int) -> Request:
+            return dataclasses.replace(request, prompt=dataclasses.replace(request.prompt, input_ids=request.prompt.input_ids[:tokens]))
+
+        with pytest.raises(PromptTooLong, match="takes 64 tokens and the limit is 63"):
+            asker.submit(of(2 * BLOCK_SIZE))
+        assert len(asker.submit(of(2 * BLOCK_SIZE - 1)).outcome().token_ids) == 2
+
+
+def test_tokens_a_second_are_those_of_the_last_steps(fp32_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, seconds = 0.0, 1.0
+    # The prompt is read in one step, which gives a token like any other.
+    with Asker(fp32_folder, dataclasses.replace(ENGINE, backend="paged", prefill_chunk_tokens=64)) as asker:
+        forward = asker.runner.forward
+
+        def timed(batch: Any) -> Any:
+            nonlocal now
+            now += seconds
+            return forward(batch)
+
+        monkeypatch.setattr(asker.engine, "_clock", lambda: now)
+        monkeypatch.setattr(asker.runner, "forward", timed)
+        assert asker.engine.stats().tokens_per_second == 0
+        for seconds, tokens in ((1.0, 8), (0.25, 40)):
+            asker.ask(Message.user("Hi"), generation=GenerationConfig.greedy(max_new_tokens=tokens, min_new_tokens=tokens))
+            assert asker.engine.stats().tokens_per_second == 1 / seconds
 
 
 @pytest.mark.parametrize("backend", ["stateful", "paged"])

@@ -90,6 +90,8 @@ def test_a_stopping_process_tells_everybody_and_exits_with_0(tmp_path: Path) -> 
     assert under_way == 4
     assert told == [STOPPING, STOPPING]
     assert at_once  # and not when the others had ended
+    assert told_s < 1  # which is all that is left for last words
+    assert drained_s < 10  # after which Docker and systemd kill
     assert late == STOPPING
     assert answers == undisturbed
     assert len(set(undisturbed)) == 3  # so the words of another one would be noticed

@@ -2,18 +2,20 @@
 
 import itertools
 from pathlib import Path
+from threading import Event
 from typing import Any
 from unittest.mock import Mock
 
 import PIL.Image
 import pytest
 
+from demo.exam import video_file
 from pipeline import attachments
 from pipeline.attachments import InProcess, excess, in_part, load_all
 from pipeline.config import MediaLimits, SliceConfig
 from pipeline.cutting import CutPicture, Cutting
-from pipeline.errors import ImageError, VideoError
-from pipeline.media import Picture, Used
+from pipeline.errors import ImageError, InputError, VideoError
+from pipeline.media import Head, Picture, Used
 from pipeline.message import Image, Message, Video
 from pipeline.processor import named
 
@@ -45,6 +47,46 @@ def test_bytes_are_counted_before_any_file_is_decoded(tmp_path: Path) -> None:
         refusal(Message.user(DOT, Image(tmp_path / "b")))
     with pytest.raises(VideoError, match=r"^Video 1 is missing"):
         refusal(Message.user(Video(tmp_path / "b")))
+
+
+def test_what_is_at_its_limits_is_let_in() -> None:
+    message = Message.user(DOT, Image(bytes(3)), Video(bytes(4)))
+    limits = {"max_message_files": 3, "max_conversation_files": 3, "max_conversation_bytes": 7}
+    assert refusal(message, limits=MediaLimits(**limits)) is None
+    for name, most in limits.items():
+        assert f"the limit is {most - 1}" in (refusal(message, limits=MediaLimits(**{**limits, name: most - 1})) or "")
+
+
+def test_in_its_own_process_a_reader_gives_pictures_and_frames_the_time_they_took_and_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attachments, "clock", itertools.count(100.0, 10.0).__next__)
+    film = video_file([PIL.Image.new("RGB", (48, 32), colour) for colour in ("red", "lime", "blue")])
+    reader = InProcess()
+    pictures, seconds = reader.load(DOT, CUTTING, LIMITS, "Picture 1", Used())
+    assert ([picture.size for picture in pictures], seconds) == ([(4, 3)], 10.0)
+    frames, seconds = reader.load(film, CUTTING, LIMITS, "Video 1", Used())
+    assert ([frame.time for frame in frames], [frame.size for frame in frames], seconds) == ([0, 1, 2], [(48, 32)] * 3, 10.0)
+    assert (reader.head(DOT, LIMITS, "Picture 1", Used()), reader.head(film, LIMITS, "Video 1", Used())) == (Head((4, 3)), Head((48, 32), 2.0))
+    few = MediaLimits(max_conversation_pixels=5000, max_image_pixels=11, max_video_pixels=1000)
+    thin = Cutting(SliceConfig(), 1, None, 20)
+    for name, refused in {
+        "With video 9 ": lambda name: reader.load(film, CUTTING, MediaLimits(max_conversation_pixels=5000), name, Used(1000)),
+        "Video 9 has 48 x 32 ": lambda name: reader.load(film, CUTTING, few, name, Used()),
+        "Video 9 is ": lambda name: reader.head(Video(b""), few, name, Used()),
+        "Video 9 has ": lambda name: reader.head(film, few, name, Used()),
+        "Picture 9 has ": lambda name: reader.load(DOT, CUTTING, few, name, Used()),
+        "Picture 9 is ": lambda name: reader.head(Image(b""), few, name, Used()),
+        "Picture 9 ": lambda name: reader.load(DOT, thin, LIMITS, name, Used()),
+        "Video 9 ": lambda name: reader.load(film, thin, LIMITS, name, Used()),
+    }.items():
+        with pytest.raises(InputError, match=f"^{name}"):
+            refused("Picture 9" if "icture" in name else "Video 9")
+
+
+def test_who_leaves_is_known_to_the_reader_of_each_file() -> None:
+    reader, left = Mock(spec=InProcess), Event()
+    reader.load.return_value = [dot()], 0.0
+    load_all(named([Message.user(DOT, DOT)]), CUTTING, LIMITS, reader, left)
+    assert [call.args[-1] for call in reader.load.call_args_list] == [left, left]
 
 
 def test_pixels_are_counted_over_all_pictures_of_a_conversation() -> None:

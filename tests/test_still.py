@@ -3,6 +3,8 @@
 import io
 import os
 import struct
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import gradio
@@ -14,8 +16,9 @@ import pytest
 
 from pipeline.config import MediaLimits
 from pipeline.errors import ImageError
+from pipeline.media import Head
 from pipeline.message import Image
-from pipeline.still import load_image
+from pipeline.still import image_head, load_image
 
 ASSETS = Path(gradio.__file__).parent / "media_assets"
 LIMITS = MediaLimits()
@@ -197,6 +200,44 @@ def test_limits_are_named_with_the_value_before_anything_is_decoded() -> None:
         load_image(Image(PHOTO[:9000]), MediaLimits(max_image_pixels=1000))
     with pytest.raises(ImageError, match=r"^The picture has 18,489 bytes; the limit is 1,000\.$"):
         load_image(Image(PHOTO), MediaLimits(max_file_bytes=1000))
+
+
+def test_what_is_at_its_limits_is_read() -> None:
+    image = PIL.Image.new("RGB", (40, 20))
+    assert load_image(Image(encoded(image, "PNG")), MediaLimits(max_image_pixels=800, max_conversation_pixels=800)).image.size == (40, 20)
+    assert load_image(Image(PIL.Image.new("RGB", (1, 1))), LIMITS).image.size == (1, 1)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "TIFF", "HEIC"])
+def test_the_head_of_a_picture_tells_its_size_and_nothing_is_decoded(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def decode(*_: object) -> None:
+        raise AssertionError("it was decoded")
+
+    file, image = io.BytesIO(), PIL.Image.new("RGB", (40, 20), "red")
+    pillow_heif.from_pillow(image).save(file) if kind == "HEIC" else image.save(file, kind)
+    monkeypatch.setattr(PIL.Image.Image, "load", decode)
+    assert image_head(Image(file.getvalue()), LIMITS, "Picture 2") == Head((40, 20))
+    assert image_head(Image(image), LIMITS, "Picture 2") == Head((40, 20))
+
+
+@pytest.mark.parametrize("look", [image_head, load_image])
+def test_every_sentence_calls_a_picture_what_its_sender_knows_it_as(look: Callable[..., object]) -> None:
+    def refusal(content: bytes, limits: MediaLimits = LIMITS) -> str:
+        with pytest.raises(ImageError) as caught:
+            look(Image(content), limits, "Picture 2")
+        return str(caught.value)
+
+    png = encoded(PIL.Image.new("RGB", (40, 20)), "PNG")
+    assert refusal(b"") == "Picture 2 is empty: it has 0 bytes."
+    assert refusal(b"no picture") == "Picture 2 is not a picture in a known format (JPEG, PNG, WEBP, GIF, BMP, TIFF, AVIF, HEIC)."
+    assert refusal(png, MediaLimits(max_file_bytes=10)) == f"Picture 2 has {len(png):,} bytes; the limit is 10."
+    bomb = png[:16] + struct.pack(">II", 65_535, 65_535) + png[24:]
+    assert refusal(bomb[:29] + struct.pack(">I", zlib.crc32(bomb[12:29])) + bomb[33:]).startswith("Picture 2 has too many pixels; the limit is ")
+
+
+def test_a_picture_in_memory_is_called_so_too() -> None:
+    with pytest.raises(ImageError, match=r"^Picture 2 has 40 x 20 pixels; the limit is 10 pixels in all\.$"):
+        load_image(Image(PIL.Image.new("RGB", (40, 20))), MediaLimits(max_image_pixels=10), "Picture 2")
 
 
 def test_a_bomb_that_declares_more_than_pillow_allows_is_refused() -> None:

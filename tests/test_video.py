@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.config import MediaLimits
 from pipeline.errors import VideoError
-from pipeline.media import Picture
+from pipeline.media import Picture, Used
 from pipeline.message import Video
 from pipeline.video import load_video, sample_times, video_head
 
@@ -91,6 +91,67 @@ def test_limits_are_named_with_the_value_before_anything_is_decoded(tmp_path: Pa
         VideoError, match=r"^With the video the conversation has 12,288 pixels in all its pictures and frames; the limit is 12,287\.$"
     ):
         loaded(Video(clip), MediaLimits(max_conversation_pixels=12_287))
+
+
+def test_what_is_at_its_limits_is_read(tmp_path: Path) -> None:
+    clip = video(tmp_path, [0, 1, 2, 3])
+    limits = MediaLimits(max_video_seconds=3, max_video_pixels=64 * 48, max_video_frames=4, max_conversation_pixels=4 * 64 * 48)
+    assert [picture.time for picture in loaded(Video(clip), limits)] == [0, 1, 2, 3]
+
+
+def test_looks_are_as_many_a_second_as_allowed(tmp_path: Path) -> None:
+    assert sample_times(1.999, MediaLimits(frames_per_second=2)) == [0.0, 0.5, 1.0, 1.5, 2.0]
+    assert sample_times(4, MediaLimits(frames_per_second=0.5)) == [0.0, 2.0, 4.0]
+    pictures = loaded(Video(video(tmp_path, [0, 0.5, 1.0, 1.5])), MediaLimits(frames_per_second=2))
+    assert [(picture.time, shade(picture.image)) for picture in pictures] == [(0, 0), (0.5, 1), (1.0, 2), (1.5, 3)]
+
+
+@pytest.mark.parametrize("look", [video_head, load_video])
+def test_every_sentence_calls_a_film_what_its_sender_knows_it_as(tmp_path: Path, look: Callable[..., object]) -> None:
+    def refusal(content: bytes, limits: MediaLimits = LIMITS) -> str:
+        with pytest.raises(VideoError) as caught:
+            list(look(Video(content), limits, "Video 2"))  # type: ignore[call-overload]
+        return str(caught.value)
+
+    clip = video(tmp_path, [0, 1]).read_bytes()
+    assert refusal(b"") == "Video 2 is empty: it has 0 bytes."
+    assert refusal(b"no film") == "Video 2 cannot be read: the file is damaged or in an unsupported format."
+    assert refusal((ASSETS / "audio" / "cantina.wav").read_bytes()).startswith("Video 2 ")
+    assert refusal(clip, MediaLimits(max_picture_seconds=0)) == (
+        "Video 2 takes too long to decode; the limit is 0 s for a picture and 120 s for all files of a conversation."
+    )
+    assert refusal(clip, MediaLimits(max_video_pixels=100)) == "Video 2 has 64 x 48 pixels a frame; the limit is 100 in all."
+
+
+@pytest.mark.parametrize("head", [True, False])
+def test_memory_that_runs_out_is_told_with_the_name_and_the_limit(tmp_path: Path, head: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def runs_out(*_: object) -> None:
+        raise MemoryError
+
+    clip = Video(video(tmp_path, [0, 1]))
+    monkeypatch.setattr("pipeline.video._last_time" if head else "pipeline.video._picture", runs_out)
+    with pytest.raises(VideoError, match=r"^Video 2 takes too much memory to decode; the limit is 1,500,000,000 bytes\.$"):
+        list(load_video(clip, LIMITS, "Video 2"))
+
+
+def test_the_seconds_that_other_files_took_are_gone(tmp_path: Path) -> None:
+    clip = Video(video(tmp_path, [0, 1]))
+    with pytest.raises(VideoError, match="takes too long to decode"):
+        list(load_video(clip, LIMITS, "Video 2", Used(seconds=LIMITS.max_decode_seconds)))
+
+
+@pytest.mark.parametrize(("name", "index", "other"), [("b.avi", b"idx1", b"JUNK"), ("b.mp4", b"stss", b"skip")])
+def test_an_index_that_is_damaged_or_gone_is_done_without(name: str, index: bytes, other: bytes) -> None:
+    whole = (ASSETS / "videos" / name).read_bytes()
+    assert index in whole
+    assert loaded(Video(whole.replace(index, other)), LIMITS) == loaded(Video(whole), LIMITS)
+
+
+@pytest.mark.parametrize("table", [b"stco", b"stsz", b"stsc", b"stts"])
+def test_without_what_tells_where_its_frames_are_a_film_is_refused_in_a_sentence(tmp_path: Path, table: bytes) -> None:
+    whole = video(tmp_path, [0, 1]).read_bytes()
+    with pytest.raises(VideoError, match=r"^The video (cannot be read|has no frames|has no picture track)"):
+        loaded(Video(whole.replace(table, b"skip")), LIMITS)
 
 
 def test_pixels_are_counted_of_the_frames_that_come_and_not_of_those_that_the_head_promises(tmp_path: Path) -> None:

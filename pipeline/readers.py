@@ -59,7 +59,8 @@ class Readers:
         except RuntimeError as cause:  # a pool takes no more after `close`
             raise EngineDead("The model was shut down.") from cause
         try:
-            await asyncio.wait_for(begun.wait(), self._patience_seconds)
+            async with asyncio.timeout(self._patience_seconds):
+                await begun.wait()
         except TimeoutError as cause:
             raise Overloaded("The files waited too long for their turn to be read: please try again in a while.") from cause
         else:

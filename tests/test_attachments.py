@@ -6,10 +6,10 @@ from threading import Event
 from typing import Any
 from unittest.mock import Mock
 
+import gradio
 import PIL.Image
 import pytest
 
-from demo.exam import video_file
 from pipeline import attachments
 from pipeline.attachments import InProcess, excess, in_part, load_all
 from pipeline.config import MediaLimits, SliceConfig
@@ -59,18 +59,19 @@ def test_what_is_at_its_limits_is_let_in() -> None:
 
 def test_in_its_own_process_a_reader_gives_pictures_and_frames_the_time_they_took_and_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attachments, "clock", itertools.count(100.0, 10.0).__next__)
-    film = video_file([PIL.Image.new("RGB", (48, 32), colour) for colour in ("red", "lime", "blue")])
+    film = Video(Path(gradio.__file__).parent / "media_assets" / "videos" / "b.mp4")
     reader = InProcess()
     pictures, seconds = reader.load(DOT, CUTTING, LIMITS, "Picture 1", Used())
     assert ([picture.size for picture in pictures], seconds) == ([(4, 3)], 10.0)
     frames, seconds = reader.load(film, CUTTING, LIMITS, "Video 1", Used())
-    assert ([frame.time for frame in frames], [frame.size for frame in frames], seconds) == ([0, 1, 2], [(48, 32)] * 3, 10.0)
-    assert (reader.head(DOT, LIMITS, "Picture 1", Used()), reader.head(film, LIMITS, "Video 1", Used())) == (Head((4, 3)), Head((48, 32), 2.0))
+    assert ([frame.time for frame in frames], {frame.size for frame in frames}, seconds) == ([0, 1, 2, 3, 4], {(480, 270)}, 10.0)
+    assert reader.head(DOT, LIMITS, "Picture 1", Used()) == Head((4, 3))
+    assert reader.head(film, LIMITS, "Video 1", Used()) == Head((480, 270), pytest.approx(4.967, abs=1e-3))
     few = MediaLimits(max_conversation_pixels=5000, max_image_pixels=11, max_video_pixels=1000)
     thin = Cutting(SliceConfig(), 1, None, 20)
     for name, refused in {
         "With video 9 ": lambda name: reader.load(film, CUTTING, MediaLimits(max_conversation_pixels=5000), name, Used(1000)),
-        "Video 9 has 48 x 32 ": lambda name: reader.load(film, CUTTING, few, name, Used()),
+        "Video 9 has 480 x 270 ": lambda name: reader.load(film, CUTTING, few, name, Used()),
         "Video 9 is ": lambda name: reader.head(Video(b""), few, name, Used()),
         "Video 9 has ": lambda name: reader.head(film, few, name, Used()),
         "Picture 9 has ": lambda name: reader.load(DOT, CUTTING, few, name, Used()),

@@ -84,6 +84,24 @@ async def test_who_leaves_while_waiting_for_a_thread_has_nothing_read(held: Held
     assert read == []
 
 
+async def test_who_leaves_as_their_turn_comes_has_left() -> None:
+    """Python 3.11's `wait_for` takes a cancellation in that very moment for none."""
+    readers, begun, release = Readers(PATIENCE), threading.Event(), threading.Event()
+
+    def read() -> None:
+        begun.set()
+        assert release.wait(60)
+
+    reading = asyncio.create_task(readers.run(PHOTO, read))
+    await asyncio.sleep(0)
+    assert begun.wait(60)  # without giving the loop its turn
+    reading.cancel()
+    await asyncio.wait({reading})
+    release.set()
+    assert reading.cancelled()
+    readers.close()
+
+
 async def test_who_waits_for_a_thread_when_the_server_stops_is_told_and_reads_nothing(held: Held) -> None:
     read: list[str] = []
     waiting = asyncio.create_task(held.readers.run(FILM, lambda: read.append("all")))

@@ -58,9 +58,9 @@ class Source:
         return 0 if self.revision is None else bytes_to_fetch(self.name, self.revision, (WEIGHT_FILES,))
 
     def fetch_weights(self) -> None:
-        """Download the weights of a Hub source; a folder has them already."""
+        """Download the weights of a Hub source, a file after the other; a folder has them already."""
         if self.revision is not None:
-            download(self.name, self.revision, (WEIGHT_FILES,))
+            download(self.name, self.revision, (WEIGHT_FILES,), one_by_one=True)
 
 
 @dataclass(frozen=True)

@@ -43,16 +43,17 @@ BUSY = frozenset({408, 429, 500, 502, 503, 504})
 WAITS = (1, 2, 4, 8)
 
 
-def download(repo: str, revision: str | None, patterns: Sequence[str], progress: Progress | None = None) -> Path:
+def download(repo: str, revision: str | None, patterns: Sequence[str], progress: Progress | None = None, *, one_by_one: bool = False) -> Path:
     """The files of a repo that match any of the patterns; those in the cache are not fetched, and if all are, no network is needed.
 
     Args:
         patterns: of whole paths; if none has a slash, files in subfolders are left alone.
+        one_by_one: of a download that breaks off only whole files stay; fetched side by side, all large ones would still be unfinished by then.
 
     Raises:
         ArtifactError: the Hub does not give them, and they are not in its cache.
     """
-    wanted = _wanted(repo, revision, patterns)
+    wanted = _wanted(repo, revision, patterns) | ({"max_workers": 1} if one_by_one else {})
     try:
         _drop_broken_off(repo)
         return patiently(lambda: _interruptible_snapshot(wanted, progress))

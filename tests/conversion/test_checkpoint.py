@@ -1,4 +1,5 @@
 import json
+import re
 
 import huggingface_hub
 import pytest
@@ -10,6 +11,7 @@ from conversion.model import MiniCPMV
 from pipeline import hub
 from pipeline.config import ModelConfig
 from pipeline.errors import ArtifactError, InputError
+from tests.hub.server import Fault
 
 
 @pytest.fixture
@@ -131,7 +133,7 @@ def test_what_is_neither_folder_nor_hub_id_is_refused(source):
 def test_a_hub_source_is_fetched_small_files_first_and_never_its_code(monkeypatch, tmp_path):
     asked = []
 
-    def snapshot_download(repo_id, *, revision, allow_patterns, ignore_patterns):
+    def snapshot_download(repo_id, *, revision, allow_patterns, ignore_patterns, max_workers=None):
         asked.append((repo_id, revision, allow_patterns))
         return str(tmp_path / "snapshots" / "0123abc")
 
@@ -142,6 +144,31 @@ def test_a_hub_source_is_fetched_small_files_first_and_never_its_code(monkeypatc
     source.fetch_weights()
     assert asked[1] == ("openbmb/MiniCPM-V-2_6", "0123abc", ["*.safetensors"])
     assert not any(pattern.endswith((".py", "*", "safetensors")) for pattern in asked[0][2])
+
+
+def test_of_weights_that_broke_off_the_whole_files_stay_and_only_the_others_are_fetched(hub, tmp_path):
+    folder, there = tmp_path / "checkpoint", []
+    folder.mkdir()
+    shards = [f"model-{number:05}-of-00004.safetensors" for number in (1, 2, 3, 4)]
+    for name in shards:
+        (folder / name).write_text(name * 100)
+    source = Source(tmp_path, "owner/name", hub.hub.publish("owner/name", folder, shards))
+    hub.faults = [Fault("GET .*/model-00001", "slow")]  # long enough for others to be asked for meanwhile, if they were
+
+    def watch(number, moment):
+        if moment == "come" and (asked := re.search("GET .*/model-0000(.)", str(hub.log[number - 1]))):
+            there.append(sum(path.suffix == "" for path in (tmp_path / "cache").glob("*/blobs/*")))
+            return asked[1] in "34"  # no answer
+        return None
+
+    hub.watch = watch
+    with pytest.raises(ArtifactError, match="no connection"):
+        source.fetch_weights()
+    assert (there[:2], set(there[2:])) == ([0, 1], {2})
+    hub.watch = lambda *_: None
+    hub.log.clear()
+    source.fetch_weights()
+    assert {request.path.rpartition("/")[2] for request in hub.asked("/resolve/")} == set(shards[2:])
 
 
 def test_a_hub_source_that_cannot_be_fetched_is_one_sentence(monkeypatch):

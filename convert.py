@@ -102,7 +102,7 @@ def _convert(options: argparse.Namespace, interruption: Interruption) -> None:
     with contextlib.redirect_stdout(sys.stderr):
         recipe = Recipe(options.weight_format, **{name: value for name, value in chosen.items() if value is not None})
         pictures = _pictures(options.calibration) if recipe.vision_format == "int8-ptq" else []
-        source, limits = Source.locate(options.source, options.revision), Limits(options.min_cosine)
+        source, limits = Source.locate(options.source, options.revision), Limits(options.min_cosine, options.max_kl)
         convert(source, options.output, recipe, pictures, interruption.check, limits)
 
 
@@ -153,13 +153,15 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         "--ptq-fallback", action="store_true", help="int8-ptq: where it comes out too far from the checkpoint, int8 instead of an error"
     )
     parser.add_argument("--min-cosine", metavar="X", type=float, help="least cosine of each part to the checkpoint's (default: by its format)")
+    parser.add_argument("--max-kl", metavar="X", type=float, help="greatest divergence of the language model, in nats (default: by its format)")
     parser.add_argument("--revision", metavar="R", help="branch, tag or commit of a SOURCE on the Hub")
     parser.add_argument("--push-to", metavar="OWNER/NAME", help="then push to this repo on the Hub, with the token in HF_TOKEN or of `hf auth login`")
     parser.add_argument("--push-revision", metavar="BRANCH", default="main", help="push to this branch (default: main)")
     parser.add_argument("--private", action="store_true", help="push to a private repo")
     parser.add_argument("--push-only", metavar="DIR", type=Path, help="convert nothing; push this folder, or what is missing of it")
     options = parser.parse_args(arguments)
-    converting = (options.source, options.output, options.revision, options.vision_format, options.calibration, options.min_cosine)
+    converting = (options.source, options.output, options.revision, options.vision_format, options.calibration)
+    converting += (options.min_cosine, options.max_kl)
     if options.push_only is None and (options.source is None or options.output is None):
         parser.error("SOURCE and --output are needed, or --push-only")
     if options.push_only is not None and any(value is not None for value in converting):

@@ -1,5 +1,6 @@
 """What torch and IR give for the same inputs -> figures of how near they are; figures and limits -> a verdict in one sentence, and a table."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -30,18 +31,22 @@ class Limits:
 
     Args:
         min_cosine: for every part; None is the least that its format should reach.
+        max_kl: of the language model, in nats; None is the most that its format should come to.
     """
 
     min_cosine: float | None = None
+    max_kl: float | None = None
 
     def __post_init__(self) -> None:
         if self.min_cosine is not None and not -1.0 <= self.min_cosine <= 1.0:
             raise InputError(f"The least cosine is {self.min_cosine}; it must be from -1 to 1.")
+        if self.max_kl is not None and not 0.0 <= self.max_kl < math.inf:
+            raise InputError(f"The greatest divergence is {self.max_kl} nats; it must be a number from 0 on.")
 
     def of(self, weight_format: str) -> dict[str, float]:
         """The least cosine and, of formats that a language model can have, the greatest divergence in nats."""
         limits = {"cosine": MIN_COSINE[weight_format] if self.min_cosine is None else self.min_cosine}
-        return limits | ({"kl": MAX_KL[weight_format]} if weight_format in MAX_KL else {})
+        return limits | ({"kl": MAX_KL[weight_format] if self.max_kl is None else self.max_kl} if weight_format in MAX_KL else {})
 
     def shortfall(self, label: str, figures: Figures) -> str | None:
         """One sentence about a part that is too far off, or None. What is not a number is too far off."""

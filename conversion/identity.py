@@ -28,7 +28,7 @@ def identity(source: Source, recipe: Recipe, limits: Limits, pictures: Sequence[
         "source": [source.name, source.revision],
         "files of the checkpoint": {name: [stat.st_size, stat.st_mtime_ns] for name, stat in sorted(stats.items())},
         "recipe": asdict(recipe),
-        "limits of fidelity": asdict(limits) if recipe.ptq_fallback else None,  # nothing else that is made depends on them
+        "limits of fidelity": limits.min_cosine if recipe.ptq_fallback else None,  # nothing else that is made depends on them
         "calibration pictures": _digest(b"%d %d " % picture.size + picture.tobytes() for picture in pictures),
         "library versions": versions(),
         "conversion code": _digest(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))),

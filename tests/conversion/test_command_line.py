@@ -14,6 +14,7 @@ import pytest
 
 import conversion.job
 import convert
+from conversion.fidelity import Limits
 from conversion.workspace import RECORD, kept_steps, place_of
 from demo.calibration import COUNT
 from pipeline.artifacts import BUNDLED, Manifest, obtain, verify
@@ -61,6 +62,13 @@ def test_a_least_cosine_out_of_reach_is_one_sentence_and_what_is_done_is_kept(go
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("The image encoder in int8 is too far from the checkpoint: its cosine is 0.99")
     assert kept_steps(tmp_path / "out") == ["image encoder"]
+
+
+def test_both_limits_of_fidelity_reach_the_conversion(handlers, monkeypatch, golden, tmp_path):
+    heard = []
+    monkeypatch.setattr(conversion.job, "convert", lambda *arguments: heard.append(arguments[-1]))
+    assert convert.main([str(golden / "tiny_model"), "--output", str(tmp_path / "out"), "--min-cosine", "0.5", "--max-kl", "1.5"]) == 0
+    assert heard == [Limits(min_cosine=0.5, max_kl=1.5)]
 
 
 @pytest.mark.parametrize("option", [("--group-size", "32"), ("--ratio", "0.8"), ("--asymmetric",)])
@@ -129,6 +137,7 @@ def test_calibration_pictures_are_refused_where_nothing_is_calibrated(capsys):
         (["source"], "SOURCE and --output are needed, or --push-only"),
         (["source", "--push-only", "out", "--push-to", "a/b"], "--push-only converts nothing"),
         (["--revision", "v1", "--push-only", "out", "--push-to", "a/b"], "--push-only converts nothing"),
+        (["--max-kl", "1", "--push-only", "out", "--push-to", "a/b"], "--push-only converts nothing"),
         (["--push-only", "out"], "need --push-to"),
         (["source", "--output", "out", "--private"], "need --push-to"),
         (["source", "--output", "out", "--push-revision", "v1"], "need --push-to"),

@@ -57,6 +57,13 @@ def test_the_least_cosine_can_be_set_for_all_parts():
     assert Limits(0.4).shortfall("language model", GOOD | {"cosine": 0.5}) is None
 
 
+def test_the_greatest_divergence_can_be_set_in_every_format():
+    assert Limits(max_kl=0.005).shortfall("language model", GOOD).endswith("it diverges by 0.0100 nats, and the limit is 0.005.")
+    assert Limits(max_kl=2.5).shortfall("language model", GOOD | {"kl": 2.0}) is None
+    assert [Limits(max_kl=0.0).of(weight_format)["kl"] for weight_format in MAX_KL] == [0.0] * len(MAX_KL)
+    assert Limits(max_kl=2.5).of("int4")["cosine"] == MIN_COSINE["int4"]
+
+
 def test_an_output_of_nothing_or_of_no_numbers_is_too_far():
     for bad in (np.zeros((1, 4), np.float32), np.full((1, 4), np.nan, np.float32)):
         with np.errstate(invalid="ignore"):
@@ -73,6 +80,12 @@ def test_finer_formats_are_held_to_more():
 def test_an_impossible_limit_is_refused(least):
     with pytest.raises(InputError, match=r"from -1 to 1"):
         Limits(least)
+
+
+@pytest.mark.parametrize("greatest", [-0.1, float("nan"), float("inf")])
+def test_an_impossible_divergence_is_refused(greatest):
+    with pytest.raises(InputError, match=rf"^The greatest divergence is {greatest} nats; it must be a number from 0 on\.$"):
+        Limits(max_kl=greatest)
 
 
 def test_the_table_has_a_row_for_each_part():

@@ -38,6 +38,7 @@ def test_limits_count_only_where_they_decide_what_is_made(source):
     for fallback, changed in ((False, set()), (True, {"limits of fidelity"})):
         recipe = Recipe(vision_format="int8-ptq", ptq_fallback=fallback)
         assert _changed(identity(source, recipe, Limits(), []), identity(source, recipe, Limits(0.5), [])) == changed
+        assert _changed(identity(source, recipe, Limits(), []), identity(source, recipe, Limits(max_kl=0.5), [])) == set()
 
 
 def test_pictures_of_the_same_bytes_and_another_shape_differ(source):

@@ -278,6 +278,17 @@ def test_the_limit_can_be_set_and_a_part_that_is_judged_anew_is_not_made_again(m
     assert 0.8 < report["parts"]["language model"]["cosine"] < 0.99
 
 
+def test_a_language_model_that_diverges_is_judged_anew_by_another_limit_and_not_made_again(monkeypatch, source, tmp_path):
+    made, figures = [], {"cosine": 0.99, "relative_error": 0.1, "patches": [[1, 1]], "layers": 2, "tokens": 3, "top_1": 0.9}
+    monkeypatch.setattr(Part, "write", lambda part, *_: made.append(part.file))
+    monkeypatch.setattr(Proof, "of", lambda _, file, __: figures | ({"kl": 1.25} if file == LANGUAGE_MODEL else {}))
+    with pytest.raises(ArtifactError, match=r"^The language model in int4 is too far .* diverges by 1\.2500 nats, and the limit is 0\.75\.$"):
+        convert(source, tmp_path / "out", INT4)
+    convert(source, tmp_path / "out", INT4, limits=Limits(max_kl=1.5))
+    assert (len(made), made.count(LANGUAGE_MODEL)) == (4, 1)
+    assert json.loads((tmp_path / "out" / FIDELITY).read_text())["limits"]["language model"] == {"cosine": 0.8, "kl": 1.5}
+
+
 def test_the_report_has_figures_of_every_part(int4_folder):
     report = json.loads((int4_folder / FIDELITY).read_text())["parts"]
     assert {label: figures["format"] for label, figures in report.items()} == {

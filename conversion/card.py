@@ -9,6 +9,7 @@ from huggingface_hub import ModelCardData
 
 from conversion.checkpoint import Source
 from conversion.fidelity import FIDELITY, Figures, table
+from conversion.licence import Licence
 from pipeline.artifacts import CARD, MANIFEST
 from pipeline.config import read_json
 
@@ -19,7 +20,7 @@ TEMPLATE = """---
 # {name} for OpenVINO, {weight_format}
 
 {origin} as OpenVINO IR: it answers about pictures and videos on an ordinary CPU. None of the checkpoint's Python code was run to make it, and none
-is needed to use it from the Space or from OpenVINO GenAI.
+is needed to use it from the Space or from OpenVINO GenAI.{remembered}
 
 ## How it was made
 
@@ -40,6 +41,10 @@ rounded no further here; a CPU that quantises them too, for speed, rounds a litt
 {files}
 
 `{manifest}` has the size and sha256 of every file.
+
+## Licence
+
+{licence}
 
 ## How to use it
 
@@ -80,14 +85,20 @@ def write_card(folder: Path, source: Source, recipe: Mapping[str, Any], versions
         recipe: as the manifest tells it.
         parts: figures of each part, by its label.
     """
-    base = base_model(source)
-    at = f" at revision `{source.revision}`" if source.revision else ""
+    base, licence = base_model(source), Licence.of(source)
+    linked = f"[{base}](https://huggingface.co/{base})"
+    if source.revision is not None:
+        origin, remembered = f"{linked} at revision `{source.revision}`", ""
+    else:
+        origin = f"The checkpoint `{source.name}`, a folder on somebody's disk,"
+        remembered = f"\n\nIts config names {linked} as where it comes from. Whether its weights are still those is not known here." if base else ""
     encoder, language_model = parts["image encoder"], parts["language model"]
     text = TEMPLATE.format(
-        metadata=_metadata(base, recipe).to_yaml(),
-        name=(base or source.name).partition("/")[2] or source.name,
+        metadata=_metadata(source, base, licence, recipe).to_yaml(),
+        name=source.name.rpartition("/")[2],
         weight_format=recipe["weight_format"].upper(),
-        origin=f"[{base}](https://huggingface.co/{base}){at}" if base else f"The checkpoint `{source.name}`",
+        origin=origin,
+        remembered=remembered,
         recipe="\n".join(["| setting | value |", "|---|---|", *(f"| {name.replace('_', ' ')} | {value} |" for name, value in recipe.items())]),
         versions=", ".join(f"{name} {version}" for name, version in versions.items()),
         pictures=len(encoder["patches"]),
@@ -98,25 +109,26 @@ def write_card(folder: Path, source: Source, recipe: Mapping[str, Any], versions
         figures="\n".join(table(parts)),
         files="\n".join(["| file | MB |", "|---|---|", *_sizes(folder)]),
         manifest=MANIFEST,
+        licence=licence.sentence,
         original=base or "OWNER/ORIGINAL",
     )
     (folder / CARD).write_text(text, encoding="utf-8")
 
 
 def base_model(source: Source) -> str | None:
-    """The Hub id of what was converted: the source's own, or the one that a downloaded checkpoint's config remembers."""
+    """The Hub id of what was converted; of a folder the one that its config remembers, be it downloaded from there or trained further."""
     if source.revision is not None:
         return source.name
-    remembered = read_json(source.folder / "config.json").get("_name_or_path", "")
-    return remembered if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", remembered) else None
+    remembered = read_json(source.folder / "config.json").get("_name_or_path")
+    return remembered if isinstance(remembered, str) and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", remembered) else None
 
 
-def _metadata(base: str | None, recipe: Mapping[str, Any]) -> ModelCardData:
+def _metadata(source: Source, base: str | None, licence: Licence, recipe: Mapping[str, Any]) -> ModelCardData:
     return ModelCardData(
-        license="apache-2.0",
+        **licence.lines,
         language="multilingual",
         base_model=base,
-        base_model_relation="quantized" if base else None,
+        base_model_relation="quantized" if source.revision is not None else None,  # a folder may be more than that
         pipeline_tag="image-text-to-text",
         library_name="openvino",
         tags=["openvino", "openvino-genai", "nncf", "minicpmv", recipe["weight_format"], "vision", "multi-image", "video"],

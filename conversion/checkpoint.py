@@ -10,13 +10,14 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from pipeline.artifacts import CARD
 from pipeline.config import read_json
 from pipeline.errors import ArtifactError, InputError
 from pipeline.hub import bytes_to_fetch, download
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-#: Configs and tokenizer files: all that is read before the weights. Python files are never asked for.
+#: Configs and tokenizer files: all that is read before the weights. Python files are never asked for. The card, which comes too, decides no weight.
 SMALL_FILES = ("*.json", "*.jinja", "merges.txt")
 WEIGHT_FILES = "*.safetensors"
 
@@ -45,7 +46,7 @@ class Source:
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", source):
             raise InputError(f"{source} is neither a folder nor a Hub id of the form OWNER/NAME.")
         try:
-            folder = download(source, revision, SMALL_FILES)
+            folder = download(source, revision, (*SMALL_FILES, CARD))
         except ArtifactError as cause:
             if Path(source).parent.is_dir():  # then a folder was probably meant
                 raise ArtifactError(f"There is no folder {source}. {cause}") from cause

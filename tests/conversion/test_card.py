@@ -73,10 +73,34 @@ def test_it_says_how_to_use_the_folder_in_three_ways(tmp_path, card):
         compile(block.split("```")[0], "card", "exec")
 
 
+def test_the_official_model_has_its_makers_licence(tmp_path, card):
+    made = card(Source(tmp_path, "openbmb/MiniCPM-V-2_6", "abc123"))
+    assert "\n## Licence\n\napache-2.0, as [its makers](https://github.com/OpenBMB/MiniCPM-V) state it.\n" in made.text
+
+
+def test_a_fine_tune_in_a_folder_goes_by_its_own_name_and_licence(tmp_path, card):
+    source = _checkpoint(tmp_path / "mine", _name_or_path="openbmb/MiniCPM-V-2_6")
+    (source.folder / CARD).write_text("---\nlicense: cc-by-nc-4.0\n---\nMine.\n")
+    made = card(source)
+    data = made.data.to_dict()
+    assert (data["license"], data["base_model"], data.get("base_model_relation")) == ("cc-by-nc-4.0", "openbmb/MiniCPM-V-2_6", None)
+    assert "\n# mine for OpenVINO, INT4\n\nThe checkpoint `mine`, a folder on somebody's disk, as OpenVINO IR" in made.text
+    assert "\n\nIts config names [openbmb/MiniCPM-V-2_6](https://huggingface.co/openbmb/MiniCPM-V-2_6) as where it comes from. Whether" in made.text
+    assert "\n## Licence\n\ncc-by-nc-4.0, as the checkpoint's card states it.\n" in made.text
+
+
+def test_a_folder_without_a_card_claims_no_licence_and_says_so(tmp_path, card):
+    made = card(_checkpoint(tmp_path / "mine", _name_or_path="openbmb/MiniCPM-V-2_6"))
+    assert "license" not in made.data.to_dict()
+    assert "\n## Licence\n\nNo licence was found with the checkpoint. Before you pass this folder on, find out" in made.text
+
+
 def test_a_downloaded_checkpoint_is_known_by_the_name_in_its_config(tmp_path):
     assert base_model(_checkpoint(tmp_path / "a", _name_or_path="openbmb/MiniCPM-V-2_6")) == "openbmb/MiniCPM-V-2_6"
     assert base_model(_checkpoint(tmp_path / "b", _name_or_path="/home/somebody/model")) is None
     assert base_model(_checkpoint(tmp_path / "c")) is None
+    assert base_model(_checkpoint(tmp_path / "d", _name_or_path=None)) is None
+    assert base_model(_checkpoint(tmp_path / "e", _name_or_path=["a/b"])) is None
 
 
 def test_a_model_of_ones_own_claims_no_base(tmp_path, card):

@@ -146,6 +146,14 @@ def test_a_hub_source_is_fetched_small_files_first_and_never_its_code(monkeypatc
     assert not any(pattern.endswith((".py", "*", "safetensors")) for pattern in asked[0][2])
 
 
+def test_the_card_of_a_hub_source_comes_with_its_small_files_where_it_has_one(hub, golden, tmp_path):
+    hub.hub.publish("owner/bare", golden / "tiny_model", ["config.json"])
+    assert {path.name for path in Source.locate("owner/bare").folder.iterdir()} == {"config.json"}
+    (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n")
+    hub.hub.publish("owner/name", tmp_path, ["README.md"])
+    assert {path.name for path in Source.locate("owner/name").folder.iterdir()} == {"README.md"}
+
+
 def test_of_weights_that_broke_off_the_whole_files_stay_and_only_the_others_are_fetched(hub, tmp_path):
     folder, there = tmp_path / "checkpoint", []
     folder.mkdir()

@@ -1,7 +1,7 @@
 """A folder or a Hub id in the official checkpoint format -> its tensors by name and shape, and modules filled from them; runs none of its code."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -20,6 +20,9 @@ INDEX = "model.safetensors.index.json"
 #: Configs and tokenizer files: all that is read before the weights. Python files are never asked for. The card, which comes too, decides no weight.
 SMALL_FILES = ("*.json", "*.jinja", "merges.txt")
 WEIGHT_FILES = "*.safetensors"
+
+#: Of thousands of tensors that are not as they should be, in one sentence.
+MOST_NAMES = 5
 
 
 @dataclass(frozen=True)
@@ -78,13 +81,8 @@ class Checkpoint:
         Raises:
             ArtifactError: a file is missing or is no safetensors file, or the index and the shards disagree.
         """
-        if (folder / INDEX).is_file():
-            stated = read_json(folder / INDEX).get("weight_map")
-            if not isinstance(stated, dict) or not all(isinstance(name, str) for name in stated.values()):
-                raise ArtifactError(f"{folder / INDEX} holds no weight_map.")
-            shards = sorted({Path(name).name for name in stated.values()})
-        else:
-            stated, shards = None, [WEIGHTS]
+        stated = _weight_map(folder)
+        shards = [WEIGHTS] if stated is None else sorted({Path(name).name for name in stated.values()})
         files, shapes = {}, {}
         for path in (folder / shard for shard in shards):
             with _reading(path) as tensors:
@@ -99,22 +97,14 @@ class Checkpoint:
         """Compare with the names and shapes that a model needs, all parts at once.
 
         Raises:
-            ArtifactError: lists every missing, unknown and misshapen tensor.
+            ArtifactError: tells missing, unknown and misshapen tensors.
         """
-        faults = []
-        if missing := expected.keys() - self.shapes.keys():
-            faults.append(f"missing: {_listed(missing)}")
-        if unknown := [name for name in self.shapes.keys() - expected.keys() if not may_ignore(name)]:
-            faults.append(f"unknown: {_listed(unknown)}")
         misshapen = [
             f"{name} is {list(self.shapes[name])} where the config asks for {list(shape)}"
             for name, shape in expected.items()
             if name in self.shapes and self.shapes[name] != shape
         ]
-        if misshapen:
-            faults.append(f"misshapen: {_listed(misshapen)}")
-        if faults:
-            raise ArtifactError(f"The checkpoint's tensors do not fit its config.json; {'; '.join(faults)}.")
+        _refuse(_strangers(self.shapes.keys(), expected.keys(), may_ignore) | {"misshapen": misshapen})
 
     def load(self, module: nn.Module, prefix: str, dtype: torch.dtype | None = None) -> None:
         """Fill a module with the tensors whose names start with `prefix`; `check` has made sure that they are there.
@@ -130,6 +120,35 @@ class Checkpoint:
         module.load_state_dict({name: tensor.to(dtype or tensor.dtype) for name, tensor in tensors.items()}, strict=True, assign=True)
 
 
+def check_index(folder: Path, expected: Iterable[str], may_ignore: Callable[[str], bool]) -> None:
+    """Compare the names that a model needs with those in the index of shards, if there is one: it is there before them.
+
+    Raises:
+        ArtifactError: tells missing and unknown tensors.
+    """
+    if (stated := _weight_map(folder)) is not None:
+        _refuse(_strangers(stated.keys(), set(expected), may_ignore))
+
+
+def _weight_map(folder: Path) -> dict[str, str] | None:
+    """The file of each tensor, as the index has it."""
+    if not (folder / INDEX).is_file():
+        return None
+    stated = read_json(folder / INDEX).get("weight_map")
+    if not isinstance(stated, dict) or not all(isinstance(name, str) for name in stated.values()):
+        raise ArtifactError(f"{folder / INDEX} holds no weight_map.")
+    return stated
+
+
+def _strangers(found: Set[str], expected: Set[str], may_ignore: Callable[[str], bool]) -> dict[str, list[str]]:
+    return {"missing": list(expected - found), "unknown": [name for name in found - expected if not may_ignore(name)]}
+
+
+def _refuse(faults: Mapping[str, list[str]]) -> None:
+    if told := [f"{fault}: {_listed(names)}" for fault, names in faults.items() if names]:
+        raise ArtifactError(f"The checkpoint's tensors do not fit its config.json; {'; '.join(told)}.")
+
+
 def _reading(path: Path) -> safe_open:
     try:
         return safe_open(path, framework="pt")
@@ -139,5 +158,6 @@ def _reading(path: Path) -> safe_open:
         raise ArtifactError(f"{path} is damaged or no safetensors file: {cause}.") from cause
 
 
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(sorted(names))
+def _listed(names: Sequence[str]) -> str:
+    told = ", ".join(sorted(names)[:MOST_NAMES])
+    return told if len(names) <= MOST_NAMES else f"{told} and {len(names) - MOST_NAMES} more"

@@ -12,7 +12,7 @@ import PIL.Image
 
 from conversion.calibration import encoder_inputs
 from conversion.card import write_card
-from conversion.checkpoint import Checkpoint, Source
+from conversion.checkpoint import Checkpoint, Source, check_index
 from conversion.compress import Recipe, load_dtype
 from conversion.fidelity import FIDELITY, Figures, Limits
 from conversion.folder import check_output, check_space
@@ -45,7 +45,7 @@ def convert(
     proceed: Callable[[], None] = lambda: None,
     limits: Limits | None = None,
 ) -> None:
-    """Convert a checkpoint. Whatever can be refused is refused before a weight is read or a file written.
+    """Convert a checkpoint. Whatever can be refused is refused before a weight is fetched or read or a file written.
 
     Args:
         pictures: RGB, to calibrate on; what "int8-ptq" for the image encoder needs.
@@ -64,6 +64,7 @@ def convert(
         raise InputError("Activations of 8 bits take pictures to calibrate on, and there are none.")
     check_tokenizer(source.folder, config)
     model = MiniCPMV.skeleton(config)
+    check_index(source.folder, model.stored_shapes(), model.may_ignore)
     _check_memory(model, recipe)
     check_space(output, _bytes_needed(model, recipe), source.folder, source.bytes_to_fetch)
     proceed()

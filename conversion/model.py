@@ -68,6 +68,9 @@ def check_architecture(config: ModelConfig, folder: Path) -> None:
     for name in ("use_sliding_window", "rope_scaling"):
         if stated.get(name):
             raise ArtifactError(f"{folder / 'config.json'} asks for {name}, which MiniCPM-V 2.6 does not have.")
+    if quantized := stated.get("quantization_config"):
+        method = quantized.get("quant_method", "quantised") if isinstance(quantized, dict) else quantized
+        raise ArtifactError(f"{folder / 'config.json'} says that the weights are quantised ({method}): what is converted are those of 16 or 32 bits.")
     text, vision = config.text, config.vision
     divisions = {
         "num_attention_heads divides hidden_size": (text.hidden_size, text.num_attention_heads),

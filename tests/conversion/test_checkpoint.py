@@ -1,3 +1,4 @@
+import contextlib
 import json
 import re
 
@@ -6,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from conversion.checkpoint import INDEX, WEIGHTS, Checkpoint, Source
+from conversion.checkpoint import INDEX, WEIGHTS, Checkpoint, Source, check_index
 from conversion.model import MiniCPMV
 from pipeline import hub
 from pipeline.config import ModelConfig
@@ -44,6 +45,15 @@ def test_every_missing_unknown_and_misshapen_tensor_is_named_in_one_error(tmp_pa
     assert "missing: llm.lm_head.weight, vpm.post_layernorm.bias;" in message
     assert "unknown: audio.proj, llm.model.layers.7.mlp.up_proj.weight;" in message
     assert "misshapen: resampler.query is [64, 256] where the config asks for [16, 256]." in message
+
+
+def test_of_many_tensors_that_do_not_fit_the_first_are_named_and_the_others_counted(skeleton):
+    shapes = skeleton.stored_shapes()
+    found = {f"{number}": (1,) for number in range(1, 7)} | dict(list(shapes.items())[:-5])
+    with pytest.raises(ArtifactError) as caught:
+        Checkpoint({}, found).check(shapes, skeleton.may_ignore)
+    left = ", ".join(sorted(list(shapes)[-5:]))
+    assert str(caught.value) == f"The checkpoint's tensors do not fit its config.json; missing: {left}; unknown: 1, 2, 3, 4, 5 and 1 more."
 
 
 def test_a_stored_sincos_table_is_unknown(tmp_path, tensors, skeleton):
@@ -112,6 +122,20 @@ def test_an_index_that_the_shards_contradict_is_refused(make_checkpoint):
     (folder / INDEX).write_text(json.dumps(index))
     with pytest.raises(ArtifactError, match=r"disagree about vpm\.nowhere"):
         Checkpoint.open(folder)
+
+
+def test_an_index_is_held_against_the_names_that_a_model_needs_without_its_shards(tmp_path):
+    def check():
+        check_index(tmp_path, ["a", "b"], lambda name: name == "may")
+
+    check()  # a single file has none
+    for stated, fault in (("a b may", None), ("a b", None), ("b may.not may", "missing: a; unknown: may.not")):
+        (tmp_path / INDEX).write_text(json.dumps({"weight_map": dict.fromkeys(stated.split(), "model-00001-of-00002.safetensors")}))
+        with pytest.raises(ArtifactError, match=f"config.json; {fault}.$") if fault else contextlib.nullcontext():
+            check()
+    (tmp_path / INDEX).write_text("{}")
+    with pytest.raises(ArtifactError, match=r"index\.json holds no weight_map\.$"):
+        check()
 
 
 def test_a_folder_is_called_by_its_name_alone(golden):

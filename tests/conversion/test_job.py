@@ -16,7 +16,7 @@ import pytest
 
 from conversion import job as room
 from conversion import parts
-from conversion.checkpoint import Checkpoint, Source
+from conversion.checkpoint import INDEX, Checkpoint, Source
 from conversion.compress import Recipe
 from conversion.fidelity import FIDELITY, Limits
 from conversion.job import convert
@@ -145,6 +145,37 @@ def test_a_checkpoint_that_does_not_fit_is_refused_before_any_part_is_converted(
     with pytest.raises(ArtifactError, match=r"missing: llm\.model\.norm\.weight"):
         convert(Source.locate(str(checkpoint)), tmp_path / "out", Recipe("fp32"))
     assert not (tmp_path / "out").exists()
+
+
+def _of_another_kind(folder):
+    """Give a sharded checkpoint the names that one in 4 bits has."""
+    index = json.loads((folder / INDEX).read_text())
+    names = [name for name in index["weight_map"] if name.startswith("llm.") and name.endswith("proj.weight")]
+    index["weight_map"] |= {f"{name}.absmax": index["weight_map"][name] for name in names}
+    (folder / INDEX).write_text(json.dumps(index))
+    return [f"{name}.absmax" for name in sorted(names)]
+
+
+def test_another_kind_of_checkpoint_is_refused_in_a_sentence_before_its_weights_are_fetched(hub, make_checkpoint, tmp_path):
+    folder = make_checkpoint(shards=2)
+    names = _of_another_kind(folder)
+    hub.hub.publish("owner/name", folder, [path.name for path in folder.iterdir()])
+    with pytest.raises(ArtifactError) as caught:
+        convert(Source.locate("owner/name"), tmp_path / "out", INT4)
+    told = f"unknown: {', '.join(names[:5])} and {len(names) - 5} more"
+    assert str(caught.value) == f"The checkpoint's tensors do not fit its config.json; {told}."
+    assert hub.asked(r"/resolve/.*index\.json$")
+    assert not hub.asked(r"\.safetensors$")
+
+
+def test_a_quantised_checkpoint_is_refused_before_its_weights_are_fetched(hub, golden, tmp_path):
+    folder = shutil.copytree(golden / "tiny_model", tmp_path / "checkpoint")
+    stated = json.loads((folder / "config.json").read_text()) | {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}
+    (folder / "config.json").write_text(json.dumps(stated))
+    hub.hub.publish("owner/name", folder, [path.name for path in folder.iterdir()])
+    with pytest.raises(ArtifactError, match=r"config\.json says that the weights are quantised \(bitsandbytes\)"):
+        convert(Source.locate("owner/name"), tmp_path / "out", INT4)
+    assert not hub.asked(r"\.safetensors$")
 
 
 def test_a_disk_too_small_is_told_before_any_part_is_converted(monkeypatch, source, tmp_path):

@@ -41,6 +41,11 @@ def test_the_dropped_layer_is_not_built(make_checkpoint, other_sizes):
     [
         ({"use_sliding_window": True}, "use_sliding_window"),
         ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, "rope_scaling"),
+        (
+            {"quantization_config": {"quant_method": "bitsandbytes"}},
+            r"^\S+ says that the weights are quantised \(bitsandbytes\): .* 16 or 32 bits\.$",
+        ),
+        ({"quantization_config": "gptq"}, r"quantised \(gptq\)"),
         ({"num_attention_heads": 3}, "num_attention_heads"),
         ({"num_key_value_heads": 3}, "num_key_value_heads"),
         ({"hidden_size": 64}, "resampler"),

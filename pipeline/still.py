@@ -46,7 +46,7 @@ def load_image(image: Image, limits: MediaLimits, name: str = "The picture", use
         return decode_image(file, limits, name, used)
 
 
-def image_head(image: Image, limits: MediaLimits, name: str = "The picture") -> Head:
+def image_head(image: Image, limits: MediaLimits, name: str) -> Head:
     """What is known of a still picture before any pixel is decoded.
 
     Raises:

@@ -115,7 +115,7 @@ def test_a_video_has_the_same_frames_as_in_this_process(decoder: Decoder, name: 
 
 def test_a_head_is_the_same_as_in_this_process(decoder: Decoder) -> None:
     film, image = Video(ASSETS / "videos" / "b.mp4"), PIL.Image.new("RGB", (4, 3))
-    assert decoder.head(Image(LION), LIMITS, "It") == image_head(Image(LION), LIMITS) == Head((256, 256))
+    assert decoder.head(Image(LION), LIMITS, "It") == image_head(Image(LION), LIMITS, "It") == Head((256, 256))
     assert decoder.head(film, LIMITS, "It") == video_head(film, LIMITS)
     assert decoder.head(Image(image), LIMITS, "It") == Head((4, 3))
     for item in (Image(b"<svg/>"), film):

@@ -235,9 +235,15 @@ def test_every_sentence_calls_a_picture_what_its_sender_knows_it_as(look: Callab
     assert refusal(bomb[:29] + struct.pack(">I", zlib.crc32(bomb[12:29])) + bomb[33:]).startswith("Picture 2 has too many pixels; the limit is ")
 
 
-def test_a_picture_in_memory_is_called_so_too() -> None:
+def test_a_picture_in_memory_is_called_so_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def runs_out(*_: object) -> None:
+        raise MemoryError
+
     with pytest.raises(ImageError, match=r"^Picture 2 has 40 x 20 pixels; the limit is 10 pixels in all\.$"):
         load_image(Image(PIL.Image.new("RGB", (40, 20))), MediaLimits(max_image_pixels=10), "Picture 2")
+    monkeypatch.setattr(PIL.Image.Image, "convert", runs_out)
+    with pytest.raises(ImageError, match=r"^Picture 2 takes too much memory to decode; the limit is 1,500,000,000 bytes\.$"):
+        load_image(Image(PIL.Image.new("L", (40, 20))), LIMITS, "Picture 2")
 
 
 def test_a_bomb_that_declares_more_than_pillow_allows_is_refused() -> None:

@@ -20,6 +20,7 @@ from starlette.routing import Route
 from pipeline import MediaLimits
 from ui.doors import Doors, place_in_the_queue, short_session
 from ui.parts import Parts
+from ui.tools import offer
 from ui.uploads import deleting
 from ui.words import translations
 
@@ -45,8 +46,6 @@ MAX_SESSIONS = 1000
 # For whatever of Gradio's is not asynchronous, its pages among it; a call over MCP keeps one until its answer ends, and of those as many may be under
 # way as there are places with the engine and in the queue.
 MAX_THREADS = 200
-#: Endpoints that agents are offered over MCP.
-TOOLS = ("/ask",)
 
 
 def unquoted(record: logging.LogRecord) -> bool:
@@ -106,10 +105,7 @@ def launch(page: gr.Blocks, host: str, port: int, routes: Sequence[Route]) -> st
                 "dependencies": [Depends(short_session), Depends(place_in_the_queue)],
             },
         )
-    # Gradio makes one of every documented endpoint. Calls of one share no session, so the chat would remember nothing.
-    offered: dict[str, str] = page.mcp_server_obj.tool_to_endpoint  # type: ignore[union-attr]  # there is one: it was asked for
-    for name in [name for name, endpoint in offered.items() if endpoint not in TOOLS]:
-        del offered[name]
+    offer(page.mcp_server_obj)  # type: ignore[arg-type]  # there is one: it was asked for
     return str(address)
 
 

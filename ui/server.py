@@ -5,6 +5,7 @@ import logging
 import threading
 import time
 import warnings
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, redirect_stdout
 from pathlib import Path
@@ -20,6 +21,7 @@ from starlette.routing import Route
 from pipeline import MediaLimits
 from ui.doors import Doors, place_in_the_queue, short_session
 from ui.parts import Parts
+from ui.sessions import keep_no_values
 from ui.tools import offer
 from ui.uploads import deleting
 from ui.words import translations
@@ -63,13 +65,13 @@ def _silently() -> Iterator[None]:
         yield
 
 
-def _serving(page: gr.Blocks) -> Callable[[Any], AbstractAsyncContextManager[None]]:
+def _serving(page: gr.Blocks, there: Counter[str]) -> Callable[[Any], AbstractAsyncContextManager[None]]:
     """What holds while the page is served."""
 
     @asynccontextmanager
     async def lifespan(app: Any) -> AsyncIterator[None]:
         current_default_thread_limiter().total_tokens = MAX_THREADS
-        async with deleting(page)(app):
+        async with deleting(page, there)(app):
             yield
 
     return lifespan
@@ -78,6 +80,8 @@ def _serving(page: gr.Blocks) -> Callable[[Any], AbstractAsyncContextManager[Non
 def launch(page: gr.Blocks, host: str, port: int, routes: Sequence[Route]) -> str:
     """Serve the page, and `routes` beside it, in threads of its own; its address."""
     route_utils.GradioMultiPartParser = Parts  # type: ignore[misc]  # it has no other way to limit what an upload may hold
+    keep_no_values()
+    there: Counter[str] = Counter()
     with _silently():
         _, address, _ = page.launch(
             server_name=host,
@@ -100,8 +104,8 @@ def launch(page: gr.Blocks, host: str, port: int, routes: Sequence[Route]) -> st
             css=CSS,
             app_kwargs={
                 "routes": list(routes),
-                "middleware": [Middleware(Doors)],
-                "lifespan": _serving(page),
+                "middleware": [Middleware(Doors, there)],
+                "lifespan": _serving(page, there),
                 "dependencies": [Depends(short_session), Depends(place_in_the_queue)],
             },
         )

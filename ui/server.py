@@ -77,6 +77,14 @@ def _serving(page: gr.Blocks, there: Counter[str]) -> Callable[[Any], AbstractAs
     return lifespan
 
 
+def _at_once(page: gr.Blocks) -> int:
+    """How many calls the queue may have under way: of each function as many as it allows, or one. By itself it has forty at most, and then starts
+    nothing at all, not even a step of the page. Functions that are not asynchronous have as many threads, beside `MAX_THREADS`.
+    """
+    limits = {one.concurrency_id: one.concurrency_limit for one in page.fns.values() if one.queue}
+    return sum(limit if isinstance(limit, int) else 1 for limit in limits.values())
+
+
 def launch(page: gr.Blocks, host: str, port: int, routes: Sequence[Route]) -> str:
     """Serve the page, and `routes` beside it, in threads of its own; its address."""
     route_utils.GradioMultiPartParser = Parts  # type: ignore[misc]  # it has no other way to limit what an upload may hold
@@ -95,6 +103,7 @@ def launch(page: gr.Blocks, host: str, port: int, routes: Sequence[Route]) -> st
             ssr_mode=False,
             pwa=False,
             mcp_server=True,
+            max_threads=_at_once(page),
             state_session_capacity=MAX_SESSIONS,
             max_file_size=MediaLimits().max_file_bytes,
             footer_links=["api", "gradio", "settings"],

@@ -15,6 +15,7 @@ from pathlib import Path
 import gradio as gr
 
 from pipeline import Assistant, EngineConfig, InputError
+from ui.answering import PLACES
 from ui.ask import ask_endpoint
 from ui.chat import Chat
 from ui.cost import Estimates
@@ -91,7 +92,8 @@ def _serve(environ: Mapping[str, str]) -> None:
     for name, value, low, high in (("The port", port, 1, 65535), ("CPU_CORES", threads, 0, 1024)):
         if not value.isdecimal() or not low <= int(value) <= high:
             raise InputError(f"{name} is {value!r}; it must be a whole number from {low} to {high}.")
-    engine = EngineConfig(device=environ.get("DEVICE") or "AUTO", threads=int(threads))
+    # Who has a place with the engine waits there for their turn; the others wait for a place.
+    engine = EngineConfig(device=environ.get("DEVICE") or "AUTO", threads=int(threads), max_waiting=PLACES)
     notice = "" if environ.get("MODEL_DIR") or environ.get("MODEL_REPO") else DEMO_NOTICE
 
     def loaded(report: Report) -> Assistant:

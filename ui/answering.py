@@ -21,6 +21,8 @@ Request: TypeAlias = tuple[Sequence[Message], Settings]
 
 # Requests that are with the engine at once: those it computes together, and as many again in its queue, where each sees how many are ahead.
 CONCURRENCY = 16
+#: All that may be with the engine: by the message box, by an edited message, by `/chat` and by `/ask`.
+PLACES = 4 * CONCURRENCY
 # Every update sends and renders the whole answer; oftener than this nobody sees and the processor is wanted elsewhere.
 UPDATE_SECONDS = 0.05
 

@@ -10,6 +10,7 @@ import logging
 import os
 import time
 import traceback
+from collections import Counter
 from pathlib import Path
 
 from gradio.route_utils import FnIndexInferError
@@ -23,6 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pipeline import InputError, PipelineError
 from ui.sentences import FAULT, full
+from ui.sessions import counted
 from ui.uploads import drop_broken_off
 from ui.words import language
 
@@ -57,10 +59,10 @@ REFUSED_WITH = "refused_with"  # of a request's state: the status that a call's 
 
 
 class Doors:
-    """ASGI middleware in front of Gradio's own routes."""
+    """ASGI middleware in front of Gradio's own routes; in `there` it counts who is there, by their sessions."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    def __init__(self, app: ASGIApp, there: Counter[str]) -> None:
+        self._app, self._there = app, there
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -81,7 +83,8 @@ class Doors:
             _check(scope)
             if scope["path"] == UPLOAD:
                 scope["query_string"] = b""  # the name under which Gradio would keep account of its progress
-            await self._app(scope, _limited(scope, receive), noting)
+            with counted(scope, self._there):
+                await self._app(scope, _limited(scope, receive), noting)
         except Exception as error:
             if begun:
                 raise

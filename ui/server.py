@@ -5,6 +5,7 @@ import logging
 import threading
 import time
 import warnings
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, redirect_stdout
 from pathlib import Path
@@ -20,6 +21,8 @@ from starlette.routing import Route
 from pipeline import MediaLimits
 from ui.doors import Doors, place_in_the_queue, short_session
 from ui.parts import Parts
+from ui.sessions import keep_no_values
+from ui.tools import offer
 from ui.uploads import deleting
 from ui.words import translations
 
@@ -45,8 +48,6 @@ MAX_SESSIONS = 1000
 # For whatever of Gradio's is not asynchronous, its pages among it; a call over MCP keeps one until its answer ends, and of those as many may be under
 # way as there are places with the engine and in the queue.
 MAX_THREADS = 200
-#: Endpoints that agents are offered over MCP.
-TOOLS = ("/ask",)
 
 
 def unquoted(record: logging.LogRecord) -> bool:
@@ -64,21 +65,31 @@ def _silently() -> Iterator[None]:
         yield
 
 
-def _serving(page: gr.Blocks) -> Callable[[Any], AbstractAsyncContextManager[None]]:
+def _serving(page: gr.Blocks, there: Counter[str]) -> Callable[[Any], AbstractAsyncContextManager[None]]:
     """What holds while the page is served."""
 
     @asynccontextmanager
     async def lifespan(app: Any) -> AsyncIterator[None]:
         current_default_thread_limiter().total_tokens = MAX_THREADS
-        async with deleting(page)(app):
+        async with deleting(page, there)(app):
             yield
 
     return lifespan
 
 
+def _at_once(page: gr.Blocks) -> int:
+    """How many calls the queue may have under way: of each function as many as it allows, or one. By itself it has forty at most, and then starts
+    nothing at all, not even a step of the page. Functions that are not asynchronous have as many threads, beside `MAX_THREADS`.
+    """
+    limits = {one.concurrency_id: one.concurrency_limit for one in page.fns.values() if one.queue}
+    return sum(limit if isinstance(limit, int) else 1 for limit in limits.values())
+
+
 def launch(page: gr.Blocks, host: str, port: int, routes: Sequence[Route]) -> str:
     """Serve the page, and `routes` beside it, in threads of its own; its address."""
     route_utils.GradioMultiPartParser = Parts  # type: ignore[misc]  # it has no other way to limit what an upload may hold
+    keep_no_values()
+    there: Counter[str] = Counter()
     with _silently():
         _, address, _ = page.launch(
             server_name=host,
@@ -92,6 +103,7 @@ def launch(page: gr.Blocks, host: str, port: int, routes: Sequence[Route]) -> st
             ssr_mode=False,
             pwa=False,
             mcp_server=True,
+            max_threads=_at_once(page),
             state_session_capacity=MAX_SESSIONS,
             max_file_size=MediaLimits().max_file_bytes,
             footer_links=["api", "gradio", "settings"],
@@ -101,15 +113,12 @@ def launch(page: gr.Blocks, host: str, port: int, routes: Sequence[Route]) -> st
             css=CSS,
             app_kwargs={
                 "routes": list(routes),
-                "middleware": [Middleware(Doors)],
-                "lifespan": _serving(page),
+                "middleware": [Middleware(Doors, there)],
+                "lifespan": _serving(page, there),
                 "dependencies": [Depends(short_session), Depends(place_in_the_queue)],
             },
         )
-    # Gradio makes one of every documented endpoint. Calls of one share no session, so the chat would remember nothing.
-    offered: dict[str, str] = page.mcp_server_obj.tool_to_endpoint  # type: ignore[union-attr]  # there is one: it was asked for
-    for name in [name for name, endpoint in offered.items() if endpoint not in TOOLS]:
-        del offered[name]
+    offer(page.mcp_server_obj)  # type: ignore[arg-type]  # there is one: it was asked for
     return str(address)
 
 

@@ -5,6 +5,7 @@ import fcntl
 import shutil
 import tempfile
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any
 
 import gradio as gr
 from gradio.utils import get_upload_folder
+
+from ui.sessions import close_absent
 
 PREFIX, LOCK = "uploads-", ".lock"
 # Looked for every half hour and deleted when older than an hour.
@@ -37,9 +40,9 @@ def _clear() -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def deleting(page: gr.Blocks) -> Callable[[Any], AbstractAsyncContextManager[None]]:
-    """What to do while the page is served: delete what is too old, and forget who waits for nothing. Gradio's own way of deleting stops for good at a
-    folder that a visitor names as a file; of sessions it forgets none.
+def deleting(page: gr.Blocks, there: Counter[str]) -> Callable[[Any], AbstractAsyncContextManager[None]]:
+    """What to do while the page is served: delete what is too old, and forget who waits for nothing or is not `there`. Gradio's own way of deleting
+    stops for good at a folder that a visitor names as a file; of sessions it forgets none.
     """
 
     @asynccontextmanager
@@ -47,6 +50,7 @@ def deleting(page: gr.Blocks) -> Callable[[Any], AbstractAsyncContextManager[Non
         async def go_on() -> None:
             while True:
                 await asyncio.sleep(LOOK_SECONDS)
+                close_absent(page.state_holder.session_data, there)
                 folder, before = Path(get_upload_folder()), time.time() - KEEP_SECONDS
                 await asyncio.to_thread(drop_old, page, folder, before)
                 await asyncio.to_thread(drop_broken_off, folder, before)

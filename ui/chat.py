@@ -24,9 +24,9 @@ LATEX: list[dict[str, str | bool]] = [
 
 # Of events that only move things about in the page.
 _QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "undocumented"}
-# How an answer ended before its end: by the visitor, or because the server did not take the question (see `repairs.js`). The page remembers it until
-# the next is asked for: words of this one are still on their way to it.
-CLEARED, UNTAKEN = "cleared", "untaken"
+# How an answer ended before its end: by the visitor, or because the server did not take the question or the connection broke off (see `repairs.js`).
+# The page remembers it until the next is asked for: words of this one are still on their way to it.
+CLEARED, UNTAKEN, BROKEN = "cleared", "untaken", "broken"
 _ENDED = {how: f"() => {{ window.ended = '{how}'; }}" for how in (STOPPED, CLEARED)}
 _UNLESS_ENDED = "(...given) => { if (window.ended) throw new Error(window.ended); return given; }"
 _AND_HOW = "(conversation, _, visitor) => [conversation, window.ended, visitor]"
@@ -193,15 +193,15 @@ def _before(step: int, events: dict[int, Any]) -> Iterator[int]:
 
 
 def _left(conversation: list[dict[str, Any]], ended: str, visitor: Language | None) -> tuple[Any, list[dict[str, Any]]]:
-    """What an answer leaves, in the page and for the server: nothing where the conversation was cleared meanwhile; where it was stopped, that it was,
-    where its progress or its words stand; and where it was not taken, a line below which Gradio offers to ask again.
+    """What an answer leaves, in the page and for the server: nothing where the conversation was cleared meanwhile; where it was stopped or
+    broke off, that it did, where its progress or its words stand; and where it was not taken, a line below which Gradio offers to ask again.
     """
     if ended == CLEARED:
         return [], []
-    if ended == STOPPED:
+    if ended in (STOPPED, BROKEN):
         # The page may tell of one end twice.
         kept = conversation[:-1] if conversation and aside_kind(conversation[-1]) in (PROGRESS, STOPPED) else conversation
-        left = [*kept, aside(line("stopped", visitor or "en"), STOPPED)]
+        left = [*kept, aside(line(ended, visitor or "en"), STOPPED)]
     elif ended == UNTAKEN and conversation[-1:] and conversation[-1]["role"] == "user":
         left = [*conversation, aside(line("untaken", visitor or "en"), FAILED)]
     else:

@@ -218,7 +218,8 @@ def test_who_edits_a_message_that_is_forgotten_here_is_told_so_and_goes_on(visit
         visitor.edit(0, "Which colour?")
         expect(page.get_by_text("That message is no longer known here: please send it anew.", exact=True)).to_be_visible()
         visitor.ask("And why?")
-        expect(visitor.answers).to_have_text(["two"])
+        expect(visitor.answers).to_have_text(["one", "two"])
+    assert assistant.asked[2] == [Message.user("Which animal?"), Message.assistant("one"), Message.user("And why?")]
 
 
 def test_no_message_is_edited_while_another_waits_for_its_answer(visitor: Visitor, tmp_path: Path) -> None:

@@ -21,7 +21,8 @@
         if (choice.name !== group.dataset.choices) choice.name = group.dataset.choices;
       }
     }
-    // Until an answer has ended or is stopped no message is edited: Gradio sees to it only when something of the answer is there.
+    // Until an answer has ended or is stopped no message is edited, asked again or taken back: Gradio sees to it only when
+    // something of the answer is there.
     const busy = document.querySelector(".stop-button") !== null;
     for (const buttons of document.querySelectorAll(".user-row + .message-buttons")) {
       const editing = buttons.previousElementSibling.querySelector(".edit-textarea");
@@ -29,6 +30,8 @@
       const button = [...buttons.querySelectorAll("button")].at(editing ? 0 : -1);
       if (button) button.disabled = busy;
     }
+    // Retry by its drawing: its name is another in each language.
+    for (const button of document.querySelectorAll('.message-buttons button:has(path[d^="M19.1679 9"], [aria-label=undo])')) button.disabled = busy;
   };
   new MutationObserver(repair).observe(document, { subtree: true, childList: true, attributeFilter: ["name"] });
 

@@ -26,7 +26,7 @@ from ui.page import Page
 from ui.server import launch, let_them_hear, unquoted
 from ui.startup import startup_line
 from ui.uploads import uploads_folder
-from ui.words import word
+from ui.words import shown_to, word
 
 logger = logging.getLogger("app")
 
@@ -54,7 +54,7 @@ def build(model: Model, notice: str = "") -> gr.Blocks:
         gr.Markdown(word("header"))
         gr.Markdown(notice, visible=bool(notice))
         startup_line(page, model)
-        Chat(model, estimates)
+        page.by_request[Chat(model, estimates).controls.visitor] = shown_to
         ask_endpoint(model, estimates)
     page.queue(max_size=MAX_WAITING_FOR_THE_QUEUE, api_open=False)  # nobody goes past it
     return page

@@ -16,7 +16,7 @@ from ui.examples import examples
 from ui.model import Model
 from ui.respond import pricer, responder
 from ui.sentences import line
-from ui.words import Language, read_by, word
+from ui.words import Language, word
 
 LATEX: list[dict[str, str | bool]] = [
     {"left": left, "right": right, "display": display} for left, right, display in (("$$", "$$", True), (r"\[", r"\]", True), (r"\(", r"\)", False))
@@ -24,9 +24,9 @@ LATEX: list[dict[str, str | bool]] = [
 
 # Of events that only move things about in the page.
 _QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "undocumented"}
-# How an answer ended before its end: by the visitor, or because the server did not take the question (see `repairs.js`). The page remembers it until
-# the next is asked for: words of this one are still on their way to it.
-CLEARED, UNTAKEN = "cleared", "untaken"
+# How an answer ended before its end: by the visitor, or because the server did not take the question or the connection broke off (see `repairs.js`).
+# The page remembers it until the next is asked for: words of this one are still on their way to it.
+CLEARED, UNTAKEN, BROKEN = "cleared", "untaken", "broken"
 _ENDED = {how: f"() => {{ window.ended = '{how}'; }}" for how in (STOPPED, CLEARED)}
 _UNLESS_ENDED = "(...given) => { if (window.ended) throw new Error(window.ended); return given; }"
 _AND_HOW = "(conversation, _, visitor) => [conversation, window.ended, visitor]"
@@ -50,7 +50,8 @@ class Chat(gr.ChatInterface):
     it goes on after an error: in Gradio 6.31's page `then` does not follow a failed event, and the message box would stay locked.
 
     Gradio has no public way to put something between the message box and the controls, or to hold the events that an answer comes from: three of its
-    private methods are extended at the end of this class, three are called, and some of its steps are taken out (see `_take_out`).
+    private methods are extended at the end of this class, three are called, and some of its steps are changed (`_keep_what_is_shown`) or taken out
+    (`_take_out`).
     `test_chat.py` and the browser's tests notice when a Gradio to come has changed them.
     """
 
@@ -129,6 +130,7 @@ class Chat(gr.ChatInterface):
             asking(None, None, [self.textbox], js=_LOCKED, **_QUIET)
         cleared = self.chatbot.clear(None, None, None, js=_ENDED[CLEARED], **_QUIET)
         super()._setup_events()
+        self._keep_what_is_shown()
         edited = self.edited.input(self._replaced, [self.chatbot_state, self.edited], [self.chatbot, self.chatbot_state, self.saved_input], **_QUIET)
         asked = edited.then(self._append_message_to_history, [self.saved_input, self.chatbot_state], [self.chatbot], **_QUIET).then(
             self._api_wrapper(self.fn, self._stream_fn),
@@ -141,7 +143,6 @@ class Chat(gr.ChatInterface):
         self._setup_stop_events([], [asked], edited)
         self.textbox.stop(None, None, None, js=_ENDED[STOPPED], cancels=self._stoppable, **_QUIET)
         controls = self.controls
-        self.load(read_by, None, [controls.visitor], **_QUIET)
         priced: list[Any] = [controls.detail, controls.frames, controls.system_prompt, controls.shots]
         told = gr.on(
             [self.textbox.change, *(component.change for component in priced)],
@@ -172,6 +173,20 @@ class Chat(gr.ChatInterface):
                     known(None, None, [self.textbox], js=_FREE_AT_LAST, **_QUIET)
         self._stoppable += events_to_cancel
 
+    def _keep_what_is_shown(self) -> None:
+        """A message is about the conversation as the page shows it, and Retry asks its last one again: what the server remembers may be less, after
+        an hour or a lost connection, or already without what is asked again.
+        """
+        for event in get_blocks_context().fns.values():  # type: ignore[union-attr]  # there is one while events are set up
+            if event.inputs == [self.saved_input, self.chatbot]:
+                event.fn, event.outputs = self._sent, [self.chatbot, self.chatbot_state]
+            elif event.outputs == [self.chatbot_state, self.saved_input]:
+                event.inputs = [self.chatbot]
+
+    def _sent(self, message: Any, conversation: list[Any]) -> tuple[list[Any], list[Any]]:
+        """The conversation with a message, and without it."""
+        return self._append_message_to_history(message, conversation), conversation
+
     def _take_out(self, events: dict[int, Any]) -> None:
         """Without the steps with which Gradio locks, empties and unlocks the message box around an answer, by the server: late, so that what a
         visitor had typed since, or even sent, would be lost. And without those that keep what is shown when an answer has ended, however it ended.
@@ -193,15 +208,15 @@ def _before(step: int, events: dict[int, Any]) -> Iterator[int]:
 
 
 def _left(conversation: list[dict[str, Any]], ended: str, visitor: Language | None) -> tuple[Any, list[dict[str, Any]]]:
-    """What an answer leaves, in the page and for the server: nothing where the conversation was cleared meanwhile; where it was stopped, that it was,
-    where its progress or its words stand; and where it was not taken, a line below which Gradio offers to ask again.
+    """What an answer leaves, in the page and for the server: nothing where the conversation was cleared meanwhile; where it was stopped or
+    broke off, that it did, where its progress or its words stand; and where it was not taken, a line below which Gradio offers to ask again.
     """
     if ended == CLEARED:
         return [], []
-    if ended == STOPPED:
+    if ended in (STOPPED, BROKEN):
         # The page may tell of one end twice.
         kept = conversation[:-1] if conversation and aside_kind(conversation[-1]) in (PROGRESS, STOPPED) else conversation
-        left = [*kept, aside(line("stopped", visitor or "en"), STOPPED)]
+        left = [*kept, aside(line(ended, visitor or "en"), STOPPED)]
     elif ended == UNTAKEN and conversation[-1:] and conversation[-1]["role"] == "user":
         left = [*conversation, aside(line("untaken", visitor or "en"), FAILED)]
     else:

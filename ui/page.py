@@ -1,12 +1,14 @@
 """A call of a function of the page -> what Gradio makes of it, within limits of ours: its files, who listens, and what is said if it goes wrong."""
 
+import datetime
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import gradio as gr
+from gradio.state_holder import SessionState
 from gradio.utils import get_upload_folder
 from gradio_client.utils import async_traverse, is_http_url_like
 
@@ -24,6 +26,8 @@ class Page(gr.Blocks):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
+        #: States that are set by each call's request, because what Gradio keeps of a session it may lose.
+        self.by_request: dict[gr.State, Callable[[gr.Request], Any]] = {}
         self._unheard: WeakKeyDictionary[AsyncIterator[Any], tuple[float, int]] = WeakKeyDictionary()  # since when, and how many wait
 
     async def process_api(  # type: ignore[override]  # whatever calls it names its arguments
@@ -31,6 +35,8 @@ class Page(gr.Blocks):
         block_fn: Any,
         inputs: list[Any],
         *,
+        state: SessionState | None = None,
+        request: gr.Request | None = None,
         iterator: AsyncIterator[Any] | None = None,
         session_hash: str | None = None,
         event_data: gr.EventData | None = None,
@@ -45,19 +51,33 @@ class Page(gr.Blocks):
         try:
             if iterator is None:
                 inputs = await self._admitted(inputs, may_fetch=block_fn.api_visibility == "public")
+                self._remind(block_fn.inputs, state, request)
             event = _place_alone(event_data)
-            output = await super().process_api(block_fn, inputs, iterator=iterator, session_hash=session_hash, event_data=event, **more)
+            output = await super().process_api(
+                block_fn, inputs, state=state, request=request, iterator=iterator, session_hash=session_hash, event_data=event, **more
+            )
             if iterator is not None and self._unheard_seconds(iterator, session_hash) > PATIENCE_SECONDS:
                 raise PipelineError(f"This answer was given up: for {PATIENCE_SECONDS:.0f} s nobody listened to it.")
             return output
         except gr.Error as error:
             error.print_exception = False
-            _note(more.get("request"), 500 if error.message == FAULT else 400)
+            _note(request, 500 if error.message == FAULT else 400)
             raise
         except Exception as error:
             status, sentence = refusal(error)
-            _note(more.get("request"), status)
+            _note(request, status)
             raise gr.Error(sentence, print_exception=False) from None
+
+    def _remind(self, inputs: list[Any], session: SessionState | None, request: gr.Request | None) -> None:
+        """A session whose heartbeat broke off, as it does with any network and for good, is forgotten an hour after its last call, and not after the
+        last time that something in it changed.
+        """
+        if session is None or request is None:
+            return
+        now = datetime.datetime.now()
+        session._state_ttl = {key: (seconds, now) for key, (seconds, _) in session._state_ttl.items()}
+        for state in self.by_request.keys() & set(inputs):
+            session[state._id] = self.by_request[state](request)
 
     async def _admitted(self, inputs: list[Any], may_fetch: bool) -> list[Any]:
         """With public files fetched, which only the endpoints that are offered may have done, many at once, and without components.

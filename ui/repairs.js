@@ -21,7 +21,8 @@
         if (choice.name !== group.dataset.choices) choice.name = group.dataset.choices;
       }
     }
-    // Until an answer has ended or is stopped no message is edited: Gradio sees to it only when something of the answer is there.
+    // Until an answer has ended or is stopped no message is edited, asked again or taken back: Gradio sees to it only when
+    // something of the answer is there.
     const busy = document.querySelector(".stop-button") !== null;
     for (const buttons of document.querySelectorAll(".user-row + .message-buttons")) {
       const editing = buttons.previousElementSibling.querySelector(".edit-textarea");
@@ -29,6 +30,8 @@
       const button = [...buttons.querySelectorAll("button")].at(editing ? 0 : -1);
       if (button) button.disabled = busy;
     }
+    // Retry by its drawing: its name is another in each language.
+    for (const button of document.querySelectorAll('.message-buttons button:has(path[d^="M19.1679 9"], [aria-label=undo])')) button.disabled = busy;
   };
   new MutationObserver(repair).observe(document, { subtree: true, childList: true, attributeFilter: ["name"] });
 
@@ -51,10 +54,52 @@
     return answer;
   };
   const untaken = () => { window.ended ||= "untaken"; };
+
+  // Where the server cannot be reached Gradio's page waits for it and then loads itself anew, without the conversation, which the server still has, and
+  // without what was typed and attached. Here the call ends.
+  const unreached = navigator.language.startsWith("zh") ? "暂时无法连接服务器。" : "The server cannot be reached at the moment.";
+  const failed = () => Response.json({ error: unreached }, { status: 502 });
+  // Of a message that is being typed no price is told then. Whatever else does not wait in the queue does the same when it is done twice.
+  const price = () => window.gradio_config.dependencies.find(({ api_name }) => api_name === "price").id;
+  const tried = async (address, options) => {
+    for (const until = Date.now() + 10_000; ;) {
+      const answer = await fetch(address, options).catch(() => null);
+      if (answer) return answer;
+      if (JSON.parse(options.body).fn_index === price()) return Response.json({ data: [""] });
+      if (Date.now() > until) return failed();
+      await new Promise((resolve) => setTimeout(resolve, 500));
+    }
+  };
+  // The stream that answers come in: where it breaks off, it ends, and with it whatever waits for it.
+  const ENDS = [{ msg: "unexpected_error", message: unreached, success: false }, { msg: "close_stream" }];
+  const GONE = '"session_not_found":true'; // so the server says where it has not yet noticed that the stream before this one broke off
+  const streamed = async (request) => {
+    const answer = await fetch(request).catch(() => null);
+    const items = answer?.ok ? answer.body.pipeThrough(new TextDecoderStream()).getReader() : null;
+    const broken = () => { window.ended ||= "broken"; };
+    let whole = false;
+    const pull = async (controller) => {
+      const { value } = await items?.read().catch(() => ({})) ?? {};
+      if (value !== undefined) {
+        whole ||= value.includes('"msg":"close_stream"');
+        if (value.includes(GONE)) broken();
+        controller.enqueue(value.replace(GONE, '"session_not_found":false'));
+        return;
+      }
+      if (!whole && !request.signal.aborted) {
+        broken();
+        controller.enqueue(ENDS.map((item) => `data: ${JSON.stringify(item)}\n\n`).join(""));
+      }
+      controller.close();
+    };
+    return new Response(new ReadableStream({ pull }).pipeThrough(new TextEncoderStream()));
+  };
+
   window.fetch = async (address, options) => {
-    const [way] = String(address).match(/(queue\/join|run\/predict|cancel)(?=$|\?)/) ?? [];
+    const [way] = String(address.url ?? address).match(/(queue\/join|queue\/data|run\/predict|cancel)(?=$|\?)/) ?? [];
     if (!way) return fetch(address, options);
-    if (way === "run/predict") return fetch(address, options).then(heard);
+    if (way === "queue/data") return streamed(address);
+    if (way === "run/predict") return tried(address, options).then(heard);
     const asked = JSON.parse(options.body);
     if (way === "cancel") {
       asked.event_id ??= await joined.get(asked.fn_index);
@@ -62,8 +107,8 @@
     }
     // Where the queue is full Gradio's page says so in its own English; with any other status it says what the server does.
     const known = (answer) => answer.status === 503 ? new Response(answer.body, { status: 429 }) : answer;
-    const answered = fetch(address, options).then(known).then(heard);
-    answered.then((answer) => answer.ok || untaken(), untaken);
+    const answered = fetch(address, options).catch(failed).then(known).then(heard);
+    answered.then((answer) => answer.ok || untaken());
     joined.set(asked.fn_index, answered.then((answer) => answer.clone().json()).then(({ event_id }) => event_id, () => null));
     return answered;
   };

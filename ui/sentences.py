@@ -16,6 +16,7 @@ FAULT = "Something went wrong here, through no fault of yours. Please try again.
 _LINES = {
     "stopped": ("You stopped this answer here.", "您在此处停止了回答。"),
     "untaken": ("This message was not taken: “Retry” sends it again.", "这条消息未被接收：点击“重试”可重新发送。"),
+    "broken": ("The connection broke off here: “Retry” asks again.", "连接在此处中断：点击“重试”可重新提问。"),
     "expired": ("The answer ends here: it took longer than one answer may.", "回答到此为止：已超过单次回答允许的时间。"),
     "incomplete": ("An example takes a question or a picture, and an answer.", "一个示范需要一个问题或一张图片，以及一个回答。"),
     "seen": ("what the model saw", "模型看到的内容"),

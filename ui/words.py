@@ -99,6 +99,11 @@ def read_by(request: gr.Request) -> Language:
     return language(request.headers.get("accept-language", ""))
 
 
+def shown_to(request: gr.Request) -> Language | None:
+    """The language of a visitor whose page calls; None for a client of the API."""
+    return read_by(request) if request.headers.get("x-gradio-user") == "app" else None
+
+
 # Gradio's page also translates a value that is the same as a key, for as long as its component is being made: a choice must not look like one.
 _KEY = "word_"
 _I18N = gr.I18n(

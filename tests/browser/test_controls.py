@@ -19,7 +19,7 @@ import PIL.Image
 import pillow_heif
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 import app
 import ui.server
@@ -218,7 +218,8 @@ def test_who_edits_a_message_that_is_forgotten_here_is_told_so_and_goes_on(visit
         visitor.edit(0, "Which colour?")
         expect(page.get_by_text("That message is no longer known here: please send it anew.", exact=True)).to_be_visible()
         visitor.ask("And why?")
-        expect(visitor.answers).to_have_text(["two"])
+        expect(visitor.answers).to_have_text(["one", "two"])
+    assert assistant.asked[2] == [Message.user("Which animal?"), Message.assistant("one"), Message.user("And why?")]
 
 
 def test_no_message_is_edited_while_another_waits_for_its_answer(visitor: Visitor, tmp_path: Path) -> None:
@@ -242,6 +243,34 @@ def test_no_message_is_edited_while_another_waits_for_its_answer(visitor: Visito
             expect(submit).to_be_disabled()
         visitor.settled()
         expect(submit).to_be_enabled()
+
+
+def test_retry_that_is_pressed_twice_on_a_slow_line_asks_the_last_question_once(visitor: Visitor, tmp_path: Path) -> None:
+    assistant = Scripted(words("one"), words("two"), words("three"))
+    with served(assistant, tmp_path) as address:
+        page = visitor.open(address, assistant).page
+        for question, said in (("Which animal?", "one"), ("And why?", "two")):
+            expect(visitor.ask(question)).to_have_text(said)
+            visitor.settled()
+        retry, undo = (page.get_by_role("button", name=name, exact=True) for name in ("Retry", "Undo"))
+        held, over = list[Route](), threading.Event()
+        page.route("**/run/predict*", lambda route: route.continue_() if over.is_set() else held.append(route))
+        retry.click()
+        for button in (retry, undo):
+            expect(button).to_be_disabled()
+        until(lambda: page.evaluate("true") and bool(held))
+        held.pop().continue_()
+        until(lambda: page.evaluate("true") and bool(held))  # of the next step: the server knows by now what is asked again
+        retry.evaluate("button => button.click()")
+        over.set()
+        for route in held:
+            route.continue_()
+        expect(visitor.answers).to_have_text(["one", "three"])
+        visitor.settled()
+        expect(retry).to_be_enabled()
+        expect(visitor.questions).to_have_text(["Which animal?", "And why?"])
+    first = [Message.user("Which animal?"), Message.assistant("one"), Message.user("And why?")]
+    assert assistant.asked[1:] == [first, first]
 
 
 def test_of_two_messages_that_stand_together_the_one_that_was_answered_is_asked_anew(

@@ -215,6 +215,48 @@ def test_a_conversation_that_is_too_long_to_be_sent_can_be_cleared_and_begun_ane
     assert assistant.asked[1] == [Message.user("Hello")]
 
 
+def test_a_moment_without_network_loses_nothing_of_what_is_said_typed_and_attached(visitor: Visitor, tmp_path: Path) -> None:
+    assistant = Scripted(words("one"), words("two"))
+    with served(assistant, tmp_path) as address:
+        page = visitor.open(address, assistant).page
+        page.evaluate("window.marked = true")
+        expect(visitor.ask("Hello")).to_have_text("one")
+        visitor.settled()
+        visitor.attach(PHOTO)
+        expect(visitor.price).to_contain_text("1 picture")
+        with page.expect_event("requestfailed"):
+            page.context.set_offline(True)
+            visitor.box.fill("And this?")
+        expect(visitor.price).to_have_text("")
+        with page.expect_event("requestfailed"):
+            visitor.box.press("Enter")
+        page.context.set_offline(False)
+        expect(visitor.answers).to_have_text(["one", "two"])
+        visitor.settled()
+        assert page.evaluate("window.marked")
+        expect(page.get_by_test_id("toast-body")).to_have_count(0)
+    asked = assistant.asked[1]
+    assert asked[:2] == [Message.user("Hello"), Message.assistant("one")]
+    assert ([type(part) for part in asked[2].media], asked[2].content[-1]) == ([Image], Text("And this?"))
+
+
+def test_a_question_that_finds_no_network_is_told_so_and_stays_where_it_is(visitor: Visitor, tmp_path: Path) -> None:
+    assistant = Scripted(words("one"), words("two"))
+    with served(assistant, tmp_path) as address:
+        page = visitor.open(address, assistant).page
+        page.evaluate("window.marked = true")
+        page.route("**/queue/join*", lambda route: route.abort())
+        visitor.ask("Hello")
+        expect(page.get_by_test_id("toast-body")).to_contain_text("The server cannot be reached at the moment.")
+        expect(visitor.answers.first).to_contain_text("This message was not taken")
+        expect(visitor.box).to_be_enabled()
+        page.unroute("**/queue/join*")
+        page.get_by_role("button", name="Retry", exact=True).click()
+        expect(visitor.answers).to_have_text(["one"])
+        assert page.evaluate("window.marked")
+    assert assistant.asked == [[Message.user("Hello")]]
+
+
 class Talking(Scripted):
     """Says the same word until somebody cancels, and plays a script when it is asked again."""
 
@@ -230,6 +272,35 @@ class Talking(Scripted):
                 await asyncio.sleep(0.01)
         finally:
             self.closed.release()
+
+
+#: Before the page's own scripts: the connection that answers come by can be cut.
+BREAKABLE = """{
+    const { fetch } = window;
+    window.fetch = (asked, options) => {
+        if (!String(asked.url).includes("queue/data")) return fetch(asked, options);
+        const cut = new AbortController();
+        window.cut = () => cut.abort();
+        return fetch(asked, { signal: AbortSignal.any([asked.signal, cut.signal]) });
+    };
+}"""
+
+
+def test_an_answer_that_breaks_off_says_so_and_can_be_asked_for_again(visitor: Visitor, tmp_path: Path) -> None:
+    with served(assistant := Talking(words("fine")), tmp_path) as address:
+        visitor.page.add_init_script(BREAKABLE)
+        page = visitor.open(address, assistant).page
+        page.evaluate("window.marked = true")
+        expect(visitor.ask("Hello")).to_contain_text("word word")
+        page.evaluate("cut()")
+        visitor.settled()
+        expect(visitor.answers).to_have_count(2)
+        expect(visitor.answers.first).to_contain_text("word word")
+        expect(visitor.answers.last).to_have_text("The connection broke off here: “Retry” asks again.")
+        page.get_by_role("button", name="Retry", exact=True).click()
+        expect(visitor.answers).to_have_text(["fine"])
+        assert page.evaluate("window.marked")
+    assert assistant.asked == [[Message.user("Hello")]] * 2
 
 
 def test_words_that_come_after_clear_do_not_bring_the_conversation_back(visitor: Visitor, tmp_path: Path) -> None:

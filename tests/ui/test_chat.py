@@ -53,12 +53,15 @@ def test_an_edited_message_keeps_its_pictures() -> None:
             page._replaced(history, edited)
 
 
-def test_an_answer_that_was_stopped_says_so_where_its_progress_or_its_words_stand() -> None:
+def test_an_answer_that_was_stopped_or_broke_off_says_so_where_its_progress_or_its_words_stand() -> None:
     asked, words = {"role": "user", "content": "hi"}, {"role": "assistant", "content": "once"}
     stopped = aside("You stopped this answer here.", STOPPED)
     for conversation in ([asked, aside("Reading", PROGRESS)], [asked, stopped]):
         assert chat._left(conversation, STOPPED, "en") == ([asked, stopped], [asked, stopped])
     assert chat._left([asked, words], STOPPED, None)[1] == [asked, words, stopped]
+    broken = aside("连接在此处中断：点击“重试”可重新提问。", STOPPED)
+    for conversation in ([asked], [asked, aside("Reading", PROGRESS)], [asked, broken]):
+        assert chat._left(conversation, chat.BROKEN, "zh") == ([asked, broken], [asked, broken])
     assert normalise("go on", [asked, words, stopped]) == [Message.user("hi"), Message.assistant("once"), Message.user("go on")]
 
 

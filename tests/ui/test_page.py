@@ -1,6 +1,8 @@
 """What the page does for every call, whichever function it is of: its files, who listens to it, and what is said and printed if it goes wrong."""
 
 import asyncio
+import datetime
+import json
 import tempfile
 import threading
 from collections.abc import AsyncGenerator, Iterator
@@ -8,14 +10,17 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
+import gradio as gr
 import httpx
 import pytest
 from gradio import processing_utils
 from gradio_client import Client, handle_file
 
-from pipeline import Delta, InputError, Overloaded, Status
+import app
+from pipeline import Delta, InputError, Message, Overloaded, Status
 from tests.serving import PHOTO, Scripted, StandIn, answer, connect, served, words
 from ui import page, startup
+from ui.conversation import STOPPED
 from ui.sentences import FAULT
 
 ADDRESS = "https://public.example/cat.jpg"
@@ -185,6 +190,79 @@ def test_a_direct_call_that_is_refused_has_the_status_of_what_it_is_refused_for(
     refused = httpx.post(f"{address}gradio_api/run/{name}", json=body, timeout=60)
     assert refused.status_code == status
     assert sentence in refused.json()["error"]
+
+
+# What is remembered
+
+
+def _turns(*texts: str) -> list[Any]:
+    """A conversation as the page sends it."""
+    return [
+        {"role": role, "content": [{"type": "text", "text": text}]} for role, text in zip(("user", "assistant") * len(texts), texts, strict=False)
+    ]
+
+
+def _called(address: str, name: str, session: str, *data: Any, **headers: str) -> str:
+    """What a function of the page answers that does not wait in the queue."""
+    [function] = [one["id"] for one in httpx.get(f"{address}config").json()["dependencies"] if one["api_name"] == name]
+    body = {"fn_index": function, "session_hash": session, "data": list(data)}
+    return httpx.post(f"{address}gradio_api/run/predict", json=body, headers=headers).raise_for_status().text
+
+
+def test_a_message_is_about_what_the_page_shows_also_where_that_is_forgotten_here(address: str, assistant: Scripted) -> None:
+    shown = _turns("Hello", "one", "And now?", "two")
+    _called(address, "_clear_and_save_textbox", "forgotten", {"text": "And then?", "files": []})
+    [[*kept, sent]] = json.loads(_called(address, "_append_message_to_history", "forgotten", None, shown))["data"][:1]
+    assert [turn["content"][0]["text"] for turn in (*kept, sent)] == ["Hello", "one", "And now?", "two", "And then?"]
+    _events(address, "_submit_fn", None, "forgotten")
+    said = [Message.user("Hello"), Message.assistant("one"), Message.user("And now?")]
+    assert assistant.asked[-1] == [*said, Message.assistant("two"), Message.user("And then?")]
+    for _ in range(2):  # as when it is pressed twice
+        _called(address, "_pop_last_user_message", "forgotten too", shown)
+    _events(address, "_submit_fn", None, "forgotten too")
+    assert assistant.asked[-1] == said
+
+
+def test_the_page_s_language_is_that_of_each_call_and_clients_of_the_api_have_none(address: str) -> None:
+    chinese = {"accept-language": "zh-CN,zh;q=0.9"}
+    for caller, said in (("app", "您在此处停止了回答。"), ("api", "You stopped this answer here.")):
+        assert said in _called(address, "_left", f"by {caller}", _turns("Hello", "one"), STOPPED, None, **chinese, **{"x-gradio-user": caller})
+
+
+@pytest.fixture
+def sessions(monkeypatch: pytest.MonkeyPatch) -> list[gr.Blocks]:
+    """The pages that are served from now on, which hold what they remember."""
+    build, held = app.build, list[gr.Blocks]()
+
+    def holding(*given: Any) -> Any:
+        held.append(built := build(*given))
+        return built
+
+    monkeypatch.setattr(app, "build", holding)
+    return held
+
+
+def test_who_goes_on_calling_is_remembered_for_an_hour_from_the_last_call(tmp_path: Path, sessions: list[Any]) -> None:
+    with served(assistant := Scripted(words("one"), words("two")), tmp_path) as address:
+        client = connect(address)
+        client.predict({"text": "Hello", "files": []}, api_name="/chat")
+        holder = sessions[0].app.state_holder
+        session = holder.session_data[client.session_hash]
+        session.is_closed = True
+
+        def later(minutes: int) -> None:
+            gone = datetime.timedelta(minutes=minutes)
+            session._state_ttl = {key: (seconds, since - gone) for key, (seconds, since) in session._state_ttl.items()}
+            holder.delete_all_expired_state()
+
+        later(59)
+        _called(address, "look", client.session_hash)
+        later(59)
+        client.predict({"text": "And now?", "files": []}, api_name="/chat")
+        assert assistant.asked[1] == [Message.user("Hello"), Message.assistant("one"), Message.user("And now?")]
+        later(61)
+        client.predict({"text": "And now?", "files": []}, api_name="/chat")
+        assert assistant.asked[2] == [Message.user("And now?")]
 
 
 class Slow(StandIn):

@@ -389,7 +389,7 @@ def test_of_thousands_of_visitors_the_latest_are_remembered_and_no_more(tmp_path
     with served(Scripted(words("fine")), tmp_path) as address, httpx.Client(base_url=address, timeout=60) as http:
 
         def come(number: int) -> None:
-            http.post("gradio_api/run/read_by", json={"data": [], "session_hash": f"s{number}"}).raise_for_status()
+            http.post("gradio_api/run/look", json={"data": [], "session_hash": f"s{number}"}).raise_for_status()
 
         [page], before = pages, rss_mib()
         come(0)

@@ -79,9 +79,15 @@ def asker(model: Model, estimates: Estimates) -> Callable[..., AsyncGenerator[st
         text, told = "", gr.Progress()
 
         async def read() -> Request:
-            for name, value, kind in (("images", images, list), ("history", history, list), ("settings", settings, dict)):
+            given: dict[str, tuple[object, type, str]] = {
+                "images": (images, list, "a list"),
+                "question": (question, str, "a text"),
+                "history": (history, list, "a list"),
+                "settings": (settings, dict, "an object"),
+            }
+            for name, (value, kind, called) in given.items():
                 if not isinstance(value, kind | None):  # Gradio takes any JSON for them
-                    raise InputError(f"The argument {name!r} must be {'a list' if kind is list else 'an object'}.")
+                    raise InputError(f"The argument {name!r} must be {called}.")
             wanted = _wanted(settings or {})
             async with in_time() as allowed:
                 messages = [await _turn(number, turn, allowed) for number, turn in enumerate(history or [], start=1)]

@@ -204,13 +204,15 @@ def test_a_file_that_was_neither_uploaded_nor_sent_nor_public_never_reaches_the_
         ({"settings": ["greedy"]}, "The argument 'settings' must be an object."),
         ({"history": 1}, "The argument 'history' must be a list."),
         ({"images": 1}, "The argument 'images' must be a list."),
+        ({"question": {"text": None}}, "The argument 'question' must be a text."),
+        ({"question": 7}, "The argument 'question' must be a text."),
         ({"images": ["/etc/passwd"]}, "A file cannot be used: it must be uploaded first, be a public http(s) URL, or be sent along as a data: URL."),
         ({"images": ["http://127.0.0.1:1/"]}, "The file behind a URL cannot be fetched: it is not there, or not public."),
     ],
 )
 def test_what_cannot_be_used_is_told_in_one_sentence(client: Client, arguments: dict[str, Any], sentence: str) -> None:
     with pytest.raises(AppError, match=f"^{re.escape(sentence)}"):
-        _ask(client, question="hi", **arguments)
+        _ask(client, **{"question": "hi", **arguments})
 
 
 def test_a_model_that_fails_is_told_in_its_words_and_a_fault_of_ours_in_general_ones(client: Client, assistant: Asked) -> None:

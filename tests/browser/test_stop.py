@@ -51,10 +51,11 @@ def _free(heard: Heard) -> bool:
 
 
 def _begin(visitor: Visitor, heard: Heard) -> None:
-    """Ask, and wait for some words."""
+    """Ask, and wait for some words, also in the page: who goes before it listens is known to be gone only when nobody has for a minute."""
     before = heard.stats().generated_tokens
-    visitor.ask("Tell me everything")
+    answer = visitor.ask("Tell me everything")
     until(lambda: heard.stats().generated_tokens > before + 20)
+    expect(answer).not_to_be_empty()
 
 
 def _moment(happens: Callable[[], object]) -> float:
